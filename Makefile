@@ -1,0 +1,76 @@
+# Everything runs in one environment, .venv, made when missing and remade when what describes it changes.
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+unexport PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+NOTEBOOKS := $(BIN)/python tools/notebooks.py
+# The stamp's name carries a checksum of the environment's description, and it is written last:
+# a fresh checkout's dates remake nothing, an edited requirement does, and a broken-off installation is not taken for a whole one.
+DESCRIPTION := settings.ini setup.py constraints.txt
+READY := .venv/ready-$(shell cat $(DESCRIPTION) | cksum | cut -d' ' -f1)
+ARGS ?=
+NB ?=
+PYTHON ?=
+
+help:  ## list the targets
+	@echo "make TARGET   (the first use sets up .venv: about 2 minutes and 5 GB)"; \
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## make the environment .venv, if it is missing or out of date
+
+$(READY):
+	@set -euo pipefail; \
+	for name in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python); do \
+	  for python in $$(type -ap $$name || true); do \
+	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break 2; fi; \
+	  done; python=; \
+	done; \
+	[ -n "$$python" ] || { echo "make: needs Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv), or PYTHON=/path/to/python" >&2; exit 1; }; \
+	echo "Setting up .venv with $$($$python --version): about 2 minutes, 5 GB."; \
+	rm -rf .venv; $$python -m venv .venv; log=.venv/install.log; \
+	pip() { \
+	  $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off "$$@" 2>&1 | tee -a $$log \
+	  | awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) \
+	    '/^Collecting/ { if (tty) printf "\r\033[K  %3d packages found: %s", ++n, $$2 } \
+	     /^Installing collected/ { if (tty) printf "\r\033[K"; print "  installing"; fflush() }'; }; \
+	pip --upgrade pip setuptools wheel -c constraints.txt && pip --no-build-isolation -c constraints.txt -e ".[dev]" \
+	  || { grep -v 'is ignored: it is neither' $$log | tail -n 25; echo "make: the installation failed; its log is $$log" >&2; exit 1; }; \
+	$(BIN)/python -c 'from nbdev.clean import _pre_save_hook_src as hook; print(hook)' > .venv/etc/jupyter/jupyter_server_config.py; \
+	if [ -e .git ]; then git config --local include.path ../.gitconfig; fi; \
+	touch $@; echo "  .venv is ready."
+
+demo: $(READY)  ## train on the digits, draw all ten, judge them: runs/demo/  (ARGS=... for pixnerd-demo)
+	@$(BIN)/pixnerd-demo $(ARGS)
+
+lab: $(READY)  ## open JupyterLab on notebook 03
+	@$(BIN)/jupyter trust nbs/*.ipynb >/dev/null; \
+	$(BIN)/jupyter lab nbs/03_neural_field.ipynb --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
+
+test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README and a browser
+	@status=0; \
+	part() { echo "== $$1"; local t=$$SECONDS; "$${@:2}" || { status=1; echo "   FAILED: $$1"; }; echo "   $$((SECONDS-t)) s"; }; \
+	part "export: pixnerd/ is what the notebooks say" $(NOTEBOOKS) export-check; \
+	part "notebooks: every cell runs" $(NOTEBOOKS) test $(NB); \
+	echo "== pytest"; $(BIN)/python -m pytest $(ARGS) || status=1; \
+	exit $$status
+
+export: $(READY)  ## write pixnerd/ from the notebooks
+	@$(BIN)/nbdev_export
+
+notebooks: $(READY)  ## run notebooks afresh and store their outputs, cleaned  (NB="03 07" picks)
+	@$(NOTEBOOKS) execute $(NB) $(ARGS)
+
+readme: $(READY)  ## write README.md from nbs/index.ipynb
+	@$(NOTEBOOKS) readme
+
+docs: $(READY)  ## build the site in _docs/ (needs Quarto)
+	@command -v quarto >/dev/null || { echo "make docs: needs Quarto, from https://quarto.org/docs/get-started/" >&2; exit 1; }; \
+	$(NOTEBOOKS) docs
+
+clean:  ## remove what was built, but not .venv and runs/
+	@rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis nbs/.ipynb_checkpoints; \
+	find nbs pixnerd tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help setup demo lab test export notebooks readme docs clean
