@@ -34,7 +34,7 @@ $(READY):
 	  $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off "$$@" 2>&1 | tee -a $$log \
 	  | awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) \
 	    '/^Collecting/ { if (tty) printf "\r\033[K  %3d packages found: %s", ++n, $$2 } \
-	     /^Installing collected/ { if (tty) printf "\r\033[K"; print "  installing"; fflush() }'; }; \
+	     /^Installing collected/ { if (tty) printf "\r\033[K"; print "  installing " split($$0, _, ",") " packages"; fflush() }'; }; \
 	pip --upgrade pip setuptools wheel -c constraints.txt && pip --no-build-isolation -c constraints.txt -e ".[dev]" \
 	  || { grep -v 'is ignored: it is neither' $$log | tail -n 25; echo "make: the installation failed; its log is $$log" >&2; exit 1; }; \
 	$(BIN)/python -c 'from nbdev.clean import _pre_save_hook_src as hook; print(hook)' > .venv/etc/jupyter/jupyter_server_config.py; \

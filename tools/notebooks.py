@@ -103,8 +103,9 @@ def run(path: Path) -> dict:
     "The notebook after running it top to bottom in a kernel of its own."
     from nbclient import NotebookClient
     nb = read(path)
-    client = NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(path.parent)}}, record_timing=False, store_widget_state=False, coalesce_streams=True)
-    with client.setup_kernel():
+    client = NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(path.parent)}}, extra_arguments=["--log-level=ERROR"],
+                            record_timing=False, store_widget_state=False, coalesce_streams=True)
+    with client.setup_kernel(env={**os.environ, "PYTHONPATH": str(ROOT)}):
         for i, cell in enumerate(nb.cells):
             if cell.cell_type == "code" and not skipped(cell): client.execute_cell(cell, i)
     return nb
@@ -118,7 +119,7 @@ def execute(names, check=False) -> bool:
     for path in notebooks(names):
         start, before = time.time(), set(ROOT.glob("*")) | set(NBS.rglob("*"))
         try: nb = run(path)
-        except CellExecutionError as error: new, wrong = None, [str(error)]
+        except CellExecutionError as error: new, wrong = None, [re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()]
         else:
             wrong, new = faults(nb), cleaned(nb)
             wrong += [f"leaves {p.relative_to(ROOT)} behind" for p in (set(ROOT.glob("*")) | set(NBS.rglob("*"))) - before if p.suffix != ".pyc" and p.name[0] not in "._"]
@@ -127,7 +128,8 @@ def execute(names, check=False) -> bool:
             old = json.loads(path.read_text(encoding="utf-8"))
             wrong = [f"cell {i} ({b['id']}): another output than the stored one" for i, (a, b) in enumerate(zip(old["cells"], new["cells"])) if a.get("outputs") != b.get("outputs")]
         elif not wrong: write_whole(path, nb2str(new))
-        print(f"  {path.stem:24s} {time.time()-start:4.0f} s  {'' if not wrong else 'not as stored' if check else 'not stored'}", *wrong, sep="\n    " if wrong else "", flush=True)
+        verdict = "" if not wrong else "  not as stored" if check else "  not stored"
+        print(f"  {path.stem:24s} {time.time()-start:4.0f} s{verdict}", *wrong, sep="\n    ", flush=True)
         good &= not wrong
     return good
 
@@ -148,7 +150,7 @@ def test(names) -> bool:
         good = True
         for job in as_completed(jobs):
             ok, seconds = job.result()
-            print(f"  {jobs[job].stem:24s} {seconds:4.0f} s  {'' if ok else 'FAILED'}", flush=True)
+            print(f"  {jobs[job].stem:24s} {seconds:4.0f} s{'' if ok else '  FAILED'}", flush=True)
             good &= ok
     return good
 
