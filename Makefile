@@ -37,7 +37,7 @@ $(READY):
 	     /^Installing collected/ { if (tty) printf "\r\033[K"; print "  installing " split($$0, _, ",") " packages"; fflush() }'; }; \
 	pip --upgrade pip setuptools wheel -c constraints.txt && pip --no-build-isolation -c constraints.txt -e ".[dev]" \
 	  || { grep -v 'is ignored: it is neither' $$log | tail -n 25; echo "make: the installation failed; its log is $$log" >&2; exit 1; }; \
-	$(BIN)/python -c 'from nbdev.clean import _pre_save_hook_src as hook; print(hook)' > .venv/etc/jupyter/jupyter_server_config.py; \
+	echo '{"ContentsManager": {"pre_save_hook": "nbdev.clean.clean_jupyter"}}' > .venv/etc/jupyter/jupyter_server_config.json; \
 	if [ -e .git ]; then git config --local include.path ../.gitconfig; fi; \
 	touch $@; echo "  .venv is ready."
 

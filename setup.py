@@ -30,6 +30,7 @@ setup(
         f"Natural Language :: {cfg['language']}",
         "Programming Language :: Python :: 3",
     ],
+    package_dir={"": "."},                                  # an editable install is then one .pth line: no import hook, no warning
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_name"]: ["weights/*"]},
     python_requires=f">={cfg['min_python']}",

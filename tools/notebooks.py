@@ -60,7 +60,10 @@ def skipped(cell: dict) -> bool:
 def faults(nb: dict) -> list[str]:
     "What a reader should not meet in a notebook as it is stored, one line each."
     first = nb["cells"][0]["source"] if nb["cells"] else ""
-    found = [] if re.match(r"# \S.*\n+> \S", first) else ['cell 0: does not open with "# Title" and a sentence after ">"']
+    found = []
+    if not re.fullmatch(r"# \S.*\n+> \S.*(\n+- \w+:.*)*\s*", first):
+        found.append('cell 0: is not "# Title" and one sentence after ">", alone (nbdev makes the page\'s head of that cell and drops the rest)')
+    if "kernelspec" not in nb["metadata"]: found.append("no kernelspec: JupyterLab would ask for a kernel")
     for i, cell in enumerate(nb["cells"]):
         def fault(what): found.append(f"cell {i}: {what}")
         if MACHINE_PATH.search(cell["source"]): fault("a path of one machine in the source")
@@ -73,7 +76,7 @@ def faults(nb: dict) -> list[str]:
             if output.get("name") == "stderr" and directive(cell, "allow-stderr") is None:
                 fault(f"stderr without `#| allow-stderr`: {text.strip().splitlines()[-1:]}")
             if MACHINE_PATH.search(re.sub(r"base64,[^\"')]*", "", text)): fault("a path of one machine in the output")
-            if WIDGET in data and not still and "text/html" not in data: fault("a widget without a still picture beside it")
+            if WIDGET in data: fault("a live widget, which no page can show: give it a still picture, and `make notebooks` stores only that")
             if still and not (directive(cell, "fig-alt") or output["metadata"].get("alt") or any(output["metadata"].get(k, {}).get("alt") for k in still)):
                 fault("a picture without alt text: add `#| fig-alt: what it shows`")
             if "<img" in text and re.search(r"<img (?![^>]*alt=\"[^\"])", text): fault("a picture without alt text in its HTML")
@@ -81,13 +84,15 @@ def faults(nb: dict) -> list[str]:
 
 
 def cleaned(nb: dict) -> dict:
-    "The notebook as it is stored: no live widgets, and then as nbdev_clean leaves it."
+    "The notebook as it is stored: still pictures for live widgets, and the rest as nbdev_clean leaves it."
     import nbformat
     from nbdev.clean import _nbdev_clean
     nb = json.loads(nbformat.writes(nb))                    # multi-line strings split again: one line of text, one line of diff
-    nb["metadata"].pop("widgets", None)
+    nb["metadata"] = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
     for cell in nb["cells"]:
-        for output in cell.get("outputs", []): output.get("data", {}).pop(WIDGET, None)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if {*PICTURES, "text/html"} & data.keys(): data.pop(WIDGET, None)
     _nbdev_clean(nb)
     return nb
 
@@ -113,6 +118,7 @@ def run(path: Path) -> dict:
 
 def execute(names, check=False) -> bool:
     "Run notebooks and store their outputs; with `check`, only say where a fresh run differs from what is stored."
+    import nbformat
     from execnb.nbio import nb2str
     from nbclient.exceptions import CellExecutionError
     good = True
@@ -121,7 +127,8 @@ def execute(names, check=False) -> bool:
         try: nb = run(path)
         except CellExecutionError as error: new, wrong = None, [re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()]
         else:
-            wrong, new = faults(nb), cleaned(nb)
+            new = cleaned(nb)
+            wrong = faults(nbformat.reads(nb2str(new), as_version=4))
             wrong += [f"leaves {p.relative_to(ROOT)} behind" for p in (set(ROOT.glob("*")) | set(NBS.rglob("*"))) - before if p.suffix != ".pyc" and p.name[0] not in "._"]
             if (kb := len(nb2str(new).encode())//1024) > MAX_KB: wrong.append(f"{kb} KB, more than {MAX_KB}")
         if check and not wrong:

@@ -1,0 +1,118 @@
+"Notebook 03 as a person meets it: JupyterLab in a browser, every cell run, a slider moved, the picture changing."
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+
+# The notebook's cells as JupyterLab holds them, whether on screen or not.
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter(cell => cell.model.type == 'code' && cell.model.sharedModel.source.trim())
+  .map(cell => ({ran: cell.model.executionCount !== null, errors: cell.model.outputs.toJSON().filter(o => o.output_type == 'error')}))"""
+IDLE = "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
+# A picture's pixels, once they are there: its address changes even when it does not.
+PIXELS = """async picture => {
+  await picture.decode();
+  const canvas = Object.assign(document.createElement('canvas'), {width: picture.naturalWidth, height: picture.naturalHeight});
+  canvas.getContext('2d').drawImage(picture, 0, 0);
+  return canvas.toDataURL();
+}"""
+
+
+def until(what: str, condition, seconds: float):
+    "Wait until `condition()` gives something, and return it."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition(): return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    "A JupyterLab server over `tmp_path/room`, with a home and settings of its own; its address."
+    room, home, config = tmp_path/"room", tmp_path/"home", tmp_path/"config"
+    (config/"labconfig").mkdir(parents=True)
+    for folder in room, home: folder.mkdir()
+    (config/"labconfig/page_config.json").write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={room}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
+    env |= {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "PYTHONPATH": str(ROOT)}
+    address, log = f"http://127.0.0.1:{port}", tmp_path/"server.log"
+
+    def up():
+        assert server.poll() is None, log.read_text()
+        try: return urlopen(f"{address}/api/status", timeout=5).status == 200
+        except (URLError, OSError): return False
+
+    with log.open("w") as out, subprocess.Popen(command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
+        try:
+            until("JupyterLab answers", up, 60)
+            yield address
+        finally:
+            server.terminate()                              # it ends its kernels itself
+            try: server.wait(20)
+            except subprocess.TimeoutExpired: server.kill()
+
+
+@pytest.fixture
+def page(tmp_path):
+    "A page in Chromium; its last sight is kept as screen.png."
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        page.screenshot(path=tmp_path/"screen.png")
+        browser.close()
+
+
+@pytest.mark.parametrize("notebook", ["nbs/03_neural_field.ipynb"])
+def test_the_slider_moves_the_picture(lab, page, tmp_path, notebook):
+    from notebooks import read, skipped
+    import nbformat
+    nb = read(ROOT/notebook)
+    nb.cells = [cell for cell in nb.cells if not skipped(cell)]
+    for cell in nb.cells:
+        if cell.cell_type == "code": cell.outputs = []      # what is seen below was made here
+    copy = tmp_path/"room"/notebook
+    copy.parent.mkdir(parents=True)
+    nbformat.write(nb, copy)
+    if (ROOT/"nbs/images").exists(): shutil.copytree(ROOT/"nbs/images", copy.parent/"images")
+
+    page.goto(f"{lab}/lab/workspaces/t/tree/{notebook}?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    until("the kernel is up", lambda: page.evaluate(IDLE), 60)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator('[data-command="runmenu:run-all"]').click()
+
+    def errors(): return [error for cell in page.evaluate(CELLS) for error in cell["errors"]]
+    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 180)
+    assert not errors(), errors()[0]["evalue"]
+
+    explorer = page.locator(".jp-OutputArea-output", has=page.locator(".widget-slider")).filter(has=page.locator("img")).first
+    picture, handle = explorer.locator("img").first, explorer.locator(".widget-slider .noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    before, address = picture.evaluate(PIXELS), picture.get_attribute("src")
+    key = "ArrowLeft" if handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax") else "ArrowRight"
+    handle.focus()
+    page.keyboard.press(key)
+    until("the picture is another", lambda: picture.get_attribute("src") != address and picture.evaluate(PIXELS) != before, 60)
+    assert not errors(), errors()[0]["evalue"]
