@@ -46,7 +46,7 @@ demo: $(READY)  ## train on the digits, draw all ten, judge them: runs/demo/  (A
 
 lab: $(READY)  ## open JupyterLab on notebook 03
 	@$(BIN)/jupyter trust nbs/*.ipynb >/dev/null; \
-	$(BIN)/jupyter lab nbs/03_neural_field.ipynb --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_neural_field.ipynb --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
 test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README and a browser
 	@status=0; \
