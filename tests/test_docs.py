@@ -72,7 +72,7 @@ def site(tmp_path_factory) -> tuple[Path, dict[str, Page]]:
     code = "from nbdev.quarto import refresh_quarto_yml; from nbdev.serve import proc_nbs\n" \
            "if __name__ == '__main__': refresh_quarto_yml(); proc_nbs(n_workers=0, force=True)"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if done.returncode: pytest.fail("\n".join(re.findall(r"^\w+Error: .*|^Exception: (?:.*\n){1,4}", done.stderr, re.M)) or done.stderr, pytrace=False)
     return folder/"_proc", {name: Page(folder/"_proc"/name) for name in PATHS}
 
 
