@@ -31,14 +31,16 @@ $(READY):
 	echo "Setting up .venv with $$($$python --version): about 2 minutes, 5 GB."; \
 	rm -rf .venv; $$python -m venv .venv; log=.venv/install.log; \
 	pip() { \
-	  $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off "$$@" 2>&1 | tee -a $$log \
-	  | awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) \
-	    '/^Collecting/ { if (tty) printf "\r\033[K  %3d packages found: %s", ++n, $$2 } \
-	     /^Installing collected/ { if (tty) printf "\r\033[K"; print "  installing " split($$0, _, ",") " packages"; fflush() }'; }; \
+	  $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off "$$@" 2>&1 | tee -a $$log | while read -r word next rest; do \
+	    case "$$word $$next" in \
+	      "Installing collected") [ ! -t 1 ] || printf '\r\033[K'; echo "  installing $$(wc -w <<< "$${rest#*:}") packages" ;; \
+	      Collecting*) [ ! -t 1 ] || printf '\r\033[K  %3d packages found: %s' $$((++found)) "$${next%%[<>=![]*}" ;; \
+	    esac; \
+	  done; }; found=0; \
 	pip --upgrade pip setuptools wheel -c constraints.txt && pip --no-build-isolation -c constraints.txt -e ".[dev]" \
 	  || { grep -v 'is ignored: it is neither' $$log | tail -n 25; echo "make: the installation failed; its log is $$log" >&2; exit 1; }; \
 	echo '{"ContentsManager": {"pre_save_hook": "nbdev.clean.clean_jupyter"}}' > .venv/etc/jupyter/jupyter_server_config.json; \
-	if [ -e .git ]; then git config --local include.path ../.gitconfig; fi; \
+	[ ! -e .git ] || git config --local include.path ../.gitconfig 2>/dev/null || true; \
 	touch $@; echo "  .venv is ready."
 
 demo: $(READY)  ## train on the digits, draw all ten, judge them: runs/demo/  (ARGS=... for pixnerd-demo)

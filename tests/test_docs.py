@@ -16,9 +16,8 @@ import notebooks
 import yaml
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
+from notebooks import NBS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-NBS = ROOT/"nbs"
 PATHS = {p.relative_to(NBS).as_posix(): p for p in notebooks.notebooks()}
 
 

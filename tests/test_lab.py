@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+nbformat = pytest.importorskip("nbformat", reason="the notebook tools are not installed (pip install -e '.[dev]')")
+from notebooks import read, skipped
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 
@@ -41,7 +42,7 @@ def until(what: str, condition, seconds: float):
 
 
 @pytest.fixture
-def lab(tmp_path):
+def lab(root, tmp_path):
     "A JupyterLab server over `tmp_path/room`, with a home and settings of its own; its address."
     room, home, config = tmp_path/"room", tmp_path/"home", tmp_path/"config"
     (config/"labconfig").mkdir(parents=True)
@@ -53,7 +54,7 @@ def lab(tmp_path):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
                "--IdentityProvider.token=", f"--ServerApp.root_dir={room}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
-    env |= {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "PYTHONPATH": str(ROOT)}
+    env |= {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "PYTHONPATH": str(root)}
     address, log = f"http://127.0.0.1:{port}", tmp_path/"server.log"
 
     def up():
@@ -85,17 +86,15 @@ def page(tmp_path):
 
 
 @pytest.mark.parametrize("notebook", ["nbs/03_neural_field.ipynb"])
-def test_the_slider_moves_the_picture(lab, page, tmp_path, notebook):
-    from notebooks import read, skipped
-    import nbformat
-    nb = read(ROOT/notebook)
+def test_the_slider_moves_the_picture(lab, page, root, tmp_path, notebook):
+    nb = read(root/notebook)
     nb.cells = [cell for cell in nb.cells if not skipped(cell)]
     for cell in nb.cells:
         if cell.cell_type == "code": cell.outputs = []      # what is seen below was made here
     copy = tmp_path/"room"/notebook
     copy.parent.mkdir(parents=True)
     nbformat.write(nb, copy)
-    if (ROOT/"nbs/images").exists(): shutil.copytree(ROOT/"nbs/images", copy.parent/"images")
+    if (root/"nbs/images").exists(): shutil.copytree(root/"nbs/images", copy.parent/"images")
 
     page.goto(f"{lab}/lab/workspaces/t/tree/{notebook}?reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")

@@ -17,12 +17,15 @@ import tempfile
 import time
 from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from configparser import ConfigParser
 from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/"nbs"
-FLAGS = "notest", "slow", "cuda"                            # as tst_flags in settings.ini: cells left as they are
+SETTINGS = ConfigParser(delimiters=["="])
+SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
+FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()            # cells so marked are left as they are
 MAX_KB = 600
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/|site-packages")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -239,7 +242,6 @@ def docs() -> bool:
     "The site in _docs/. (nbdev_docs would also have Quarto rewrite README.md.)"
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
-    os.chdir(ROOT)
     refresh_quarto_yml()
     pages = proc_nbs(n_workers=0, force=True)
     subprocess.run(["quarto", "render", "--no-cache"], cwd=pages, check=True)
@@ -257,6 +259,7 @@ def main() -> int:
         if command in (execute, test): sub.add_argument("names", nargs="*", help="how their names begin, as 03 or index (default: all)")
         if command in (execute, readme): sub.add_argument("--check", action="store_true", help="compare only, write nothing")
     args = vars(parser.parse_args())
+    os.chdir(ROOT)                                          # where nbdev looks for settings.ini
     return 0 if args.pop("command")(**args) else 1
 
 
