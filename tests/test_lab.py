@@ -85,6 +85,7 @@ def page(tmp_path):
         browser.close()
 
 
+@pytest.mark.timeout(600)                                   # a busy machine, not a slow notebook
 @pytest.mark.parametrize("notebook", ["nbs/03_neural_field.ipynb"])
 def test_the_slider_moves_the_picture(lab, page, root, tmp_path, notebook):
     nb = read(root/notebook)
@@ -103,7 +104,7 @@ def test_the_slider_moves_the_picture(lab, page, root, tmp_path, notebook):
     page.locator('[data-command="runmenu:run-all"]').click()
 
     def errors(): return [error for cell in page.evaluate(CELLS) for error in cell["errors"]]
-    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 180)
+    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 420)
     assert not errors(), errors()[0]["evalue"]
 
     explorer = page.locator(".jp-OutputArea-output", has=page.locator(".widget-slider")).filter(has=page.locator("img")).first
