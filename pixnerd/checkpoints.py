@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'write_whole', 'save_pretrained', 'check_tensors', 'read_config', 'from_pretrained', 'official_names',
            'official_block', 'config_from_official', 'from_official', 'to_official']
 
-# %% ../nbs/06_checkpoints.ipynb #fb8af5c3
+# %% ../nbs/06_checkpoints.ipynb #dd2292ed
 import json
 import os
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import pixnerd
 from .model import PixNerd, PixNerdConfig
 
-# %% ../nbs/06_checkpoints.ipynb #6a3cbfad
+# %% ../nbs/06_checkpoints.ipynb #66b75b58
 def write_whole(
     path:str|Path, # the file to write; its folder must exist
     write, # `write(temporary_path)` produces the file
@@ -29,7 +30,10 @@ def write_whole(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode     # the usual permissions: safetensors would leave a file only its owner can read
         write(temporary)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
@@ -79,9 +83,9 @@ def read_config(
     try: return PixNerdConfig(**values)
     except TypeError as e: raise ValueError(f"{path} is damaged: {e}") from None
 
-# %% ../nbs/06_checkpoints.ipynb #cd873dc3
-SHIPPED:dict[str, Path] = {folder.name: folder for folder in sorted((Path(__file__).parent/"weights").iterdir())} \
-    if "__file__" in globals() else {}   # models that come with the package: name -> folder
+# %% ../nbs/06_checkpoints.ipynb #1a25c81c
+# models that come with the package: name -> folder
+SHIPPED:dict[str, Path] = {path.parent.name: path.parent for path in sorted(Path(pixnerd.__file__).parent.glob("weights/*/config.json"))}
 
 # %% ../nbs/06_checkpoints.ipynb #b4fa4769
 def from_pretrained(

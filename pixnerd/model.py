@@ -83,11 +83,11 @@ PRESETS:dict[str, PixNerdConfig] = {
                                  num_classes=10, field_width=32),
 }
 
-# %% ../nbs/05_model.ipynb #31eb8e69
+# %% ../nbs/05_model.ipynb #d97bd46c
 def from_preset(
     name:str, # a name in `PRESETS`
     **overrides, # fields of the configuration to change
-) -> "PixNerd": # a fresh model; raises `ValueError` for an unknown preset or field
+) -> nn.Module: # a fresh `PixNerd`; raises `ValueError` for an unknown preset or field
     "Build a model from a preset, with some fields changed; also `PixNerd.from_preset`."
     if name not in PRESETS: raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     unknown = set(overrides) - set(PixNerdConfig.__dataclass_fields__)
@@ -133,7 +133,7 @@ class TextCondition(nn.Module):
         for block in self.blocks: text = block(text, c)
         return c, text
 
-# %% ../nbs/05_model.ipynb #40e2c635
+# %% ../nbs/05_model.ipynb #e747a446
 def read_image(
     x:Tensor, # (B, C, H, W) noisy image
     base_size:tuple[int, int]|None, # (height, width) the transformer reads, or None for all of x
@@ -141,11 +141,10 @@ def read_image(
 ) -> tuple[Tensor, tuple[int, int], tuple[int, int]]: # what the transformer reads, its grid, the field's patch
     "Decide what the transformer reads and how large the patches are that the field paints."
     base = x if base_size is None else F.interpolate(x, tuple(base_size), mode="nearest")
-    grid = patch_grid(*base.shape[-2:], patch)
-    try: patch_grid(*x.shape[-2:], (max(1, x.shape[-2] // grid[0]), max(1, x.shape[-1] // grid[1])))
-    except ValueError: raise ValueError(f"base_size {tuple(base_size)} gives {grid[0]}x{grid[1]} patches of {patch} pixels, "
-                                        f"which do not divide an image of {x.shape[-2]}x{x.shape[-1]}") from None
-    return base, grid, (x.shape[-2] // grid[0], x.shape[-1] // grid[1])
+    (rows, cols), (height, width) = patch_grid(*base.shape[-2:], patch), x.shape[-2:]
+    if height % rows or width % cols: raise ValueError(
+        f"base_size {tuple(base_size)} gives {rows}x{cols} patches of {patch} pixels, which do not divide an image of {height}x{width}")
+    return base, (rows, cols), (height // rows, width // cols)
 
 # %% ../nbs/05_model.ipynb #d94fc2ee
 def make_decoder(
@@ -157,9 +156,9 @@ def make_decoder(
                       encoding=c.encoding, frequencies=c.frequencies, normalise=c.normalise,
                       output_norm=c.output_norm, noisy_pixels=c.noisy_pixels)
 
-# %% ../nbs/05_model.ipynb #ecee51d4
+# %% ../nbs/05_model.ipynb #62656cbb
 def initialise(
-    model:"PixNerd", # changed in place
+    model:nn.Module, # a `PixNerd`; changed in place
 ) -> None:
     "Set the weights that do not start at PyTorch's defaults."
     nn.init.xavier_uniform_(model.patch_embedding.weight)

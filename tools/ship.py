@@ -1,0 +1,30 @@
+"""Put a trained run into the package: `python tools/ship.py runs/digits digits` writes pixnerd/weights/digits/.
+
+The weights are the run's averaged ones in half precision; `training.json` beside them says what made them.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
+from pixnerd.cli import provenance
+from pixnerd.training import latest_checkpoint, pick_device, read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("run", type=Path, help="folder of a finished run")
+parser.add_argument("name", help="name of the shipped model")
+arguments = parser.parse_args()
+
+config = json.loads((arguments.run/"config.json").read_text())
+changed = {name: value for name, value in config.items() if name != "out"}
+record = {"command": "pixnerd-train " + " ".join(f"--{'' if v is not False else 'no-'}{k.replace('_', '-')}" + ("" if isinstance(v, bool) else f" {v}")
+                                                 for k, v in changed.items()),
+          "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": provenance(pick_device(config["device"]))}
+folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
+write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), sep="\n")
