@@ -1,0 +1,76 @@
+"Sampling: the reference trajectories, what guidance costs, and independence of the batch."
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from pixnerd.samplers import METHODS, denoise, make_noise, sample, step_times
+
+with safe_open(Path(__file__).parent/"reference"/"samplers.safetensors", "pt") as file:
+    REFERENCE, CASES = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["cases"])
+BIAS = torch.tensor([.5, -.25, .8, 0.], dtype=torch.float64)
+
+
+def known_velocity(x, t, cond):
+    "The field the reference trajectories were computed with (see the reference's README)."
+    t, bias = t.view(-1, 1, 1, 1), BIAS.to(x.dtype)[cond].view(-1, 1, 1, 1)
+    return torch.tanh(.7 * x + bias) * (1 + t) - .3 * x + .2 * torch.sin(3 * t)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c["sampler"] in METHODS], ids=lambda c: f"{c['index']}-{c['sampler']}")
+def test_trajectory_equals_the_reference(case):
+    states = sample(known_velocity, REFERENCE["noise"], REFERENCE["condition"], REFERENCE["uncondition"], method=case["sampler"],
+                    steps=case["num_steps"], guidance_scale=case["guidance"], time_shift=case.get("timeshift", 1.),
+                    guidance_interval=(case.get("guidance_interval_min", 0.), case.get("guidance_interval_max", 1.)), trajectory=True)
+    assert torch.allclose(torch.tensor(step_times(case["num_steps"], case.get("timeshift", 1.)), dtype=torch.float64),
+                          REFERENCE[f"{case['index']}.timesteps"], atol=1e-12, rtol=0)
+    assert (states - REFERENCE[f"{case['index']}.trajectory"]).abs().max() < 1e-6
+
+
+@given(steps=st.integers(1, 12), low=st.floats(0, 1), high=st.floats(0, 1), scale=st.sampled_from([1., 2.5]))
+@settings(max_examples=40, deadline=None)
+def test_the_unconditional_pass_runs_only_where_guidance_does(steps, low, high, scale):
+    low, high, sizes = min(low, high), max(low, high), []
+    def model(x, t, cond):
+        sizes.append(len(x))
+        return x
+    sample(model, torch.ones(2, 1, 1, 1), torch.zeros(2), torch.ones(2), steps=steps, guidance_scale=scale, guidance_interval=(low, high))
+    assert sizes == [4 if scale != 1 and low < t < high else 2 for t in step_times(steps)[:-1]]
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    cond = torch.tensor([0, 1, 2, 0, 1, 2])
+    draw = lambda which: sample(known_velocity, make_noise(which, (1, 4, 4), seed=3), cond[which], torch.full_like(cond[which], 3), steps=7, guidance_scale=2.)
+    together = draw(list(range(6)))
+    assert torch.equal(together[4:5], draw([4])) and torch.equal(together[[5, 1]], draw([5, 1]))
+    assert not torch.equal(together[0], together[3])
+
+
+def test_steps_carry_exact_previews():
+    "On a straight path every preview is the end."
+    target, noise = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
+    steps = list(denoise(lambda x, t, cond: target - noise, noise, torch.zeros(2), steps=5))
+    assert [s.i for s in steps] == [0, 1, 2, 3, 4, 5] and steps[-1].t == 1 and steps[-1].velocity is None
+    for s in steps: assert torch.allclose(s.preview, target, atol=1e-5)
+
+
+def test_sampling_keeps_no_graph_and_no_training_mode():
+    weight = torch.nn.Parameter(torch.ones(()))
+    x = sample(lambda x, t, cond: weight * x, torch.ones(1, 1, 2, 2), torch.zeros(1), steps=3)
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("bad, message", [
+    (dict(noise=torch.full((2, 1, 2, 2), torch.inf)), "noise must be finite"), (dict(cond=torch.zeros(3)), "cond must have one entry an image: got 3 for 2"),
+    (dict(null_cond=torch.zeros(2, 5)), r"null_cond must have cond's shape \(2,\), got \(2, 5\)"), (dict(steps=-1), "steps must be at least 1, got -1"),
+    (dict(method="ddim"), "method must be one of euler.*, got 'ddim'"), (dict(guidance_scale=3., null_cond=None), "null_cond is needed for guidance_scale 3.0"),
+    (dict(guidance_interval=(.5, 1.5)), "guidance_interval must satisfy 0 <= low <= high <= 1, got 0.5, 1.5"), (dict(time_shift=-2.), "time_shift must be greater than 0, got -2.0")])
+def test_bad_requests_are_refused_at_once(bad, message):
+    request = dict(noise=torch.zeros(2, 1, 2, 2), cond=torch.zeros(2), null_cond=torch.zeros(2)) | bad
+    def never(*_): raise AssertionError("the model was called")
+    with pytest.raises(ValueError, match=message): denoise(never, **request)
