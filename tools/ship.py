@@ -1,6 +1,7 @@
 """Put a trained run into the package: `python tools/ship.py runs/digits digits` writes pixnerd/weights/digits/.
 
-The weights are the run's averaged ones in half precision; `training.json` beside them says what made them.
+The weights are the run's averaged ones in half precision. Beside them, `training.json` says what made them and
+`metrics.json` how good 500 of their samples are, drawn from the files as they are shipped.
 """
 
 import argparse
@@ -10,8 +11,10 @@ from pathlib import Path
 import torch
 
 from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
-from pixnerd.cli import provenance
-from pixnerd.training import latest_checkpoint, pick_device, read_log
+from pixnerd.cli import draw_images
+from pixnerd.evaluation import evaluate_digits
+from pixnerd.samplers import RECOMMENDED
+from pixnerd.training import latest_checkpoint, provenance, read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +27,11 @@ config = json.loads((arguments.run/"config.json").read_text())
 changed = {name: value for name, value in config.items() if name != "out"}
 record = {"command": "pixnerd-train " + " ".join(f"--{'' if v is not False else 'no-'}{k.replace('_', '-')}" + ("" if isinstance(v, bool) else f" {v}")
                                                  for k, v in changed.items()),
-          "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": provenance(pick_device(config["device"]))}
+          "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": json.loads((arguments.run/"made_by.json").read_text())}
 folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
 write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), sep="\n")
+labels = [i % 10 for i in range(500)]
+images = draw_images(from_pretrained(folder), labels, **RECOMMENDED)
+metrics = evaluate_digits(images, torch.tensor(labels)) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
+write_whole(folder/"metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2) + "\n"))
+print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), json.dumps(metrics), sep="\n")
