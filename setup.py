@@ -32,7 +32,7 @@ setup(
     ],
     package_dir={"": "."},                                  # an editable install is then one .pth line: no import hook, no warning
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_name"]: ["weights/*"]},
+    package_data={cfg["lib_name"]: ["weights/*/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={"explore": explore, "dev": cfg["dev_requirements"].split() + explore},

@@ -21,12 +21,12 @@ from torch import Tensor
 import pixnerd
 from .model import PixNerd, PixNerdConfig
 
-# %% ../nbs/06_checkpoints.ipynb #66b75b58
+# %% ../nbs/06_checkpoints.ipynb #a3a8cefb
 def write_whole(
     path:str|Path, # the file to write; its folder must exist
     write, # `write(temporary_path)` produces the file
-) -> None: # raises what `write` raises, and then leaves nothing behind
-    "Write a file completely or not at all."
+) -> None: # raises `OSError` where it cannot, and then leaves nothing behind
+    "Write a file completely or not at all; a full disk is an `OSError`, whichever library met it."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,6 +35,7 @@ def write_whole(
         write(temporary)
         temporary.chmod(mode)
         os.replace(temporary, path)
+    except (SafetensorError, RuntimeError) as e: raise OSError(f"cannot write {path}: {e}") from e
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/06_checkpoints.ipynb #44363ec1

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEMO', 'run_command', 'stop_politely', 'add_options', 'make_parser', 'train_with_progress', 'train_main',
-           'train_command', 'parse_classes', 'draw_images', 'new_folder', 'save_images', 'sample_main',
-           'sample_command', 'draw_film', 'demo_main', 'report_demo', 'draw_demo', 'print_demo', 'demo_command']
+           'train_command', 'parse_classes', 'draw_images', 'new_folder', 'save_images', 'read_sample_options',
+           'sample_main', 'sample_command', 'draw_film', 'demo_main', 'report_demo', 'draw_demo', 'print_demo',
+           'demo_command']
 
-# %% ../nbs/17_cli.ipynb #6c35a13f
+# %% ../nbs/17_cli.ipynb #822c2bbb
 import argparse
 import json
 import os
@@ -25,7 +26,7 @@ from torch import Tensor
 import pixnerd
 from .checkpoints import SHIPPED, from_pretrained, write_whole
 from .model import PixNerd
-from .samplers import METHODS, RECOMMENDED, denoise, make_noise
+from .samplers import METHODS, RECOMMENDED, Step, denoise, make_noise
 from .training import TrainConfig, latest_checkpoint, pick_device, provenance, read_log, show_loss, train
 
 # %% ../nbs/17_cli.ipynb #ad231fc7
@@ -123,7 +124,7 @@ def parse_classes(
     if not ids or max(ids) >= num_classes: raise ValueError(f"classes must be 0 to {num_classes - 1}, got {text!r}")
     return ids
 
-# %% ../nbs/17_cli.ipynb #80a986fc
+# %% ../nbs/17_cli.ipynb #f8eb0cc9
 def draw_images(
     model:PixNerd, # the model
     labels:Sequence[int], # class of each image; image i starts from noise (seed, i)
@@ -137,25 +138,33 @@ def draw_images(
     from tqdm import tqdm
     c, images = model.config, []
     side, base = size or c.image_size, None if size in (None, c.image_size) else (c.image_size, c.image_size)
+    def draw(start:int) -> Iterator[Step]:
+        cond = torch.tensor(labels[start:start + batch], device=device)
+        noise = make_noise(range(start, start + len(cond)), (c.channels, side, side), seed).to(device)
+        return denoise(model, noise, cond, torch.full_like(cond, c.num_classes), base_size=base, **settings)
+    steps = draw(0)                                                          # a request that cannot be sampled is refused here, before the bar
     with tqdm(total=len(labels), desc="sample", unit="image", dynamic_ncols=True) as bar:
         for start in range(0, len(labels), batch):
-            cond = torch.tensor(labels[start:start + batch], device=device)
-            noise = make_noise(range(start, start + len(cond)), (c.channels, side, side), seed).to(device)
-            for step in denoise(model, noise, cond, torch.full_like(cond, c.num_classes), base_size=base, **settings): pass
+            for step in steps if start == 0 else draw(start): pass
             images.append(step.x.float().cpu())
-            bar.update(len(cond))
+            bar.update(len(step.x))
     return torch.cat(images)
 
-# %% ../nbs/17_cli.ipynb #0b6b5d22
+# %% ../nbs/17_cli.ipynb #fa5e5ec6
+@contextmanager
 def new_folder(
-    path:str, # a folder to write results to
-) -> Path: # made; raises `ValueError` where it already holds something
-    "An output folder in which nothing can be overwritten."
+    path:str|Path, # a folder to write results to
+) -> Iterator[Path]: # made; raises `ValueError` where it already holds something
+    "An output folder in which nothing can be overwritten; gone again where the work in it failed before anything was written."
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"out {path} already exists and is not an empty folder: choose another --out, nothing was overwritten")
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    try: yield folder
+    finally:
+        for p in made:
+            if not any(p.iterdir()): p.rmdir()
 
 # %% ../nbs/17_cli.ipynb #c8420121
 def save_images(
@@ -173,9 +182,11 @@ def save_images(
     sheet = Image.fromarray(tile(list(images[:100]), zoom=zoom, cols=min(cols, len(images))))
     write_whole(folder/"samples.png", lambda path: sheet.save(path, "PNG"))
 
-# %% ../nbs/17_cli.ipynb #04649c07
-def sample_main(arguments:Sequence[str]) -> None:
-    "Draw images from a model."
+# %% ../nbs/17_cli.ipynb #213748ed
+def read_sample_options(
+    arguments:Sequence[str], # what the user typed
+) -> argparse.Namespace: # raises `ValueError` for numbers that make no sense
+    "The options of `pixnerd-sample`."
     parser = make_parser("pixnerd-sample", "Draw images from a trained PixNerd.")
     add = parser.add_argument
     add("--model", default="digits", metavar="NAME", help=f"a shipped model ({', '.join(SHIPPED)}), a model folder, or a run's folder")
@@ -191,18 +202,27 @@ def sample_main(arguments:Sequence[str]) -> None:
     add("--seed", type=int, default=0, metavar="N", help="start of all randomness; image i is fixed by (seed, i)")
     add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     a = parser.parse_args(arguments)
-    for name in ("count", "batch", "steps"):
-        if getattr(a, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(a, name)}")
+    for name in ("count", "batch", "steps", "size"):
+        if getattr(a, name) is not None and getattr(a, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(a, name)}")
+    return a
+
+# %% ../nbs/17_cli.ipynb #ade68aca
+def sample_main(arguments:Sequence[str]) -> None:
+    "Draw images from a model."
+    a = read_sample_options(arguments)
     device = pick_device(a.device)
     model = from_pretrained(latest_checkpoint(a.model) or a.model, device=device)
     labels = parse_classes(a.classes, model.config.num_classes) * a.count
     sampler = {name: getattr(a, name) for name in ("method", "steps", "guidance_scale", "time_shift")}
-    folder, start = new_folder(a.out), time.perf_counter()
-    images = draw_images(model, labels, a.seed, a.batch, device, a.size, **sampler)
-    save_images(images, folder, labels, cols=len(labels) // a.count)
-    record = {"model": a.model, "classes": a.classes, "count": a.count, "seed": a.seed, "sampler": sampler, "size": list(images.shape[-2:]),
-              "seconds": round(time.perf_counter() - start, 2), "made_by": provenance(device)}
-    write_whole(folder/"samples.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+    tokens = model.config.image_size // model.config.patch
+    if a.size is not None and a.size % tokens: raise ValueError(f"size must be a multiple of {tokens}, the patches a side, got {a.size}")
+    with new_folder(a.out) as folder:
+        start = time.perf_counter()
+        images = draw_images(model, labels, a.seed, a.batch, device, a.size, **sampler)
+        save_images(images, folder, labels, cols=len(labels) // a.count)
+        record = {"model": a.model, "classes": a.classes, "count": a.count, "seed": a.seed, "sampler": sampler, "size": list(images.shape[-2:]),
+                  "seconds": round(time.perf_counter() - start, 2), "made_by": provenance(device)}
+        write_whole(folder/"samples.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     print(f"{len(images)} images in {record['seconds']:.1f} s: {folder/'samples.png'}")
 
 # %% ../nbs/17_cli.ipynb #4c0a80b3

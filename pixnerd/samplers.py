@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'RECOMMENDED', 'step_times', 'make_noise', 'guide', 'Step', 'euler', 'check_request', 'denoise', 'sample']
 
-# %% ../nbs/08_samplers.ipynb #c97877cb
+# %% ../nbs/08_samplers.ipynb #3ecc3038
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -81,7 +82,7 @@ def euler(
 # %% ../nbs/08_samplers.ipynb #38e8af4f
 METHODS:dict[str, Callable] = {"euler": euler} # name -> solver, each called as `solver(velocity, x, times)`
 
-# %% ../nbs/08_samplers.ipynb #fa4a26d9
+# %% ../nbs/08_samplers.ipynb #2c6aad39
 def check_request(
     noise:Tensor, # as given to `denoise`
     cond:Tensor,
@@ -94,6 +95,7 @@ def check_request(
     "Refuse a request that cannot be sampled."
     low, high = guidance_interval
     if method not in METHODS: raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if not math.isfinite(guidance_scale): raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}")
     if not noise.isfinite().all(): raise ValueError("noise must be finite, got NaN or infinity")
     if len(cond) != len(noise): raise ValueError(f"cond must have one entry an image: got {len(cond)} for {len(noise)} images")
     if not 0 <= low <= high <= 1: raise ValueError(f"guidance_interval must satisfy 0 <= low <= high <= 1, got {low}, {high}")

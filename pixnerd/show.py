@@ -6,12 +6,12 @@
 __all__ = ['PALETTE', 'STYLE', 'Picture', 'new_figure', 'drawable', 'show_grid', 'show_heatmaps', 'show_curves', 'show_bars',
            'Film', 'make_film', 'tile', 'Slider', 'Choice', 'Live', 'make_control']
 
-# %% ../nbs/00_show.ipynb #64be0397
+# %% ../nbs/00_show.ipynb #573f9aeb
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -144,13 +144,13 @@ def show_bars(
         picture.figure.legend(loc="outside right upper")
     return picture
 
-# %% ../nbs/00_show.ipynb #52630465
+# %% ../nbs/00_show.ipynb #91069878
 @dataclass
 class Film:
     "A GIF that notebooks and pages show."
-    data:bytes # the file's bytes
-    width:int # pixels across on the page
-    alt:str="" # what it shows, in words
+    data:bytes = field(repr=False) # the file's bytes
+    width:int = 0 # pixels across on the page
+    alt:str = "" # what it shows, in words
 
     def save(self, path:str|Path) -> None: Path(path).write_bytes(self.data)
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['option', 'TrainConfig', 'check_run', 'pick_device', 'provenance', 'cpu_name', 'Shuffled', 'mix', 'Batch', 'draw',
            'Average', 'latest_checkpoint', 'State', 'save_checkpoint', 'load_checkpoint', 'learning_rate', 'TrainStep',
-           'train_step', 'train', 'open_run', 'Log', 'read_log', 'show_loss']
+           'train_step', 'open_run', 'Log', 'train', 'steps_of', 'read_log', 'show_loss']
 
-# %% ../nbs/11_training.ipynb #066f01aa
+# %% ../nbs/11_training.ipynb #740dd9ad
 import json
 import math
 import platform
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 import pixnerd
 from .checkpoints import save_pretrained, write_whole
@@ -198,7 +198,7 @@ class State:
         self.model, self.optimiser = self.accelerator.prepare(self.raw, optimiser)
         self.average = Average(self.raw, config.ema)
 
-# %% ../nbs/11_training.ipynb #b6736348
+# %% ../nbs/11_training.ipynb #8a0f18d1
 def save_checkpoint(
     state:State, # the run
 ) -> Path: # the checkpoint's folder
@@ -209,10 +209,13 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     averaged = PixNerd(state.raw.config)
     averaged.load_state_dict(state.average.weights)
-    save_pretrained(averaged, temporary, metadata={"step": str(state.step)})
-    torch.save({"step": state.step, "model": state.raw.state_dict(), "optimiser": state.optimiser.state_dict(),
-                "updates": state.average.updates, "seconds": state.seconds}, temporary/"training.pt")
-    temporary.rename(folder)
+    rest = {"step": state.step, "model": state.raw.state_dict(), "optimiser": state.optimiser.state_dict(),
+            "updates": state.average.updates, "seconds": state.seconds}
+    try:
+        save_pretrained(averaged, temporary, metadata={"step": str(state.step)})
+        write_whole(temporary/"training.pt", lambda path: torch.save(rest, path))
+        temporary.rename(folder)
+    finally: shutil.rmtree(temporary, ignore_errors=True)
     for old in folder.parent.glob("*"):
         if old != folder: shutil.rmtree(old)
     return folder
@@ -274,28 +277,6 @@ def train_step(
     state.step, state.whole = state.step + 1, True
     return TrainStep(state.step, loss.detach(), batch.t, norm, lr)
 
-# %% ../nbs/11_training.ipynb #9869a957
-def train(
-    config:TrainConfig, # what to do
-) -> Iterator[TrainStep]: # every step; raises `ValueError` for a run that cannot be started or continued
-    "Train a model; run it again to continue."
-    data = load_data(config.data, "train", PRESETS[config.preset].image_size)
-    state = State(config, data.images.shape[1], data.images.shape[2], len(data.names))
-    open_run(state)
-    position = state.step * config.batch * state.accelerator.num_processes
-    sampler = BatchSampler(Shuffled(len(data), config.seed, position), config.batch, drop_last=True)
-    log, started = Log(config, state.step), time.perf_counter() - state.seconds
-    try:
-        for x, cond in state.accelerator.prepare(DataLoader(data, batch_sampler=sampler)):
-            if state.step >= config.steps: break
-            done = train_step(state, x, cond)
-            state.seconds = time.perf_counter() - started
-            log.add(done, state.seconds)
-            if state.step % config.save_every == 0: save_checkpoint(state)
-            yield done
-    finally:
-        if state.whole and state.step: save_checkpoint(state)
-
 # %% ../nbs/11_training.ipynb #4fe3608c
 def open_run(
     state:State, # a fresh run; taken up from its checkpoint where there is one
@@ -337,6 +318,37 @@ class Log:
                 "loss_by_time": [round(v, 6) if n else None for v, n in zip((total / count).tolist(), count.tolist())]}
         with self.path.open("a") as file: file.write(json.dumps(line) + "\n")
         self.seen = []
+
+# %% ../nbs/11_training.ipynb #25fc78dc
+def train(
+    config:TrainConfig, # what to do
+) -> Iterator[TrainStep]: # every step; raises `ValueError` or `OSError` at once for a run that cannot be started or continued
+    "Train a model; run it again to continue."
+    data = load_data(config.data, "train", PRESETS[config.preset].image_size)
+    state = State(config, data.images.shape[1], data.images.shape[2], len(data.names))
+    open_run(state)
+    return steps_of(state, data, Log(config, state.step))
+
+# %% ../nbs/11_training.ipynb #40bda98e
+def steps_of(
+    state:State, # an opened run
+    data:Dataset, # pairs of image and class id
+    log:Log, # where to write
+) -> Iterator[TrainStep]: # the steps that are left
+    "Go through the data until the run is done."
+    config, started = state.config, time.perf_counter() - state.seconds
+    position = state.step * config.batch * state.accelerator.num_processes
+    sampler = BatchSampler(Shuffled(len(data), config.seed, position), config.batch, drop_last=True)
+    try:
+        for x, cond in state.accelerator.prepare(DataLoader(data, batch_sampler=sampler)):
+            if state.step >= config.steps: break
+            done = train_step(state, x, cond)
+            state.seconds = time.perf_counter() - started
+            log.add(done, state.seconds)
+            if state.step % config.save_every == 0: save_checkpoint(state)
+            yield done
+    finally:
+        if state.whole and state.step: save_checkpoint(state)
 
 # %% ../nbs/11_training.ipynb #9db9e9e3
 def read_log(

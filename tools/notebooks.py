@@ -201,6 +201,11 @@ def readme_parts() -> tuple[str, dict[str, bytes]]:
         target = found[2]
         return found[0] if re.match(r"[a-z]+:|#|/", target) else found[1] + posixpath.normpath(f"nbs/{target}")
 
+    def picture(kind, raw):                                 # a stored picture becomes a file, and this its path
+        name = f"nbs/images/readme/{len(pictures)+1}.{kind}"
+        pictures[name] = raw
+        return name
+
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             blocks.append(re.sub(r"(\]\(|(?:src|href)=\")([^)\"\s]+)", from_root, cell.source))
@@ -211,11 +216,13 @@ def readme_parts() -> tuple[str, dict[str, bytes]]:
                 data = output.get("data", {})
                 kind = next((k for k in PICTURES if k in data), None)
                 text = "".join(output.get("text") or data.get("text/markdown") or data.get("text/plain") or "").rstrip()
+                html = "".join(data.get("text/html", ""))
                 if kind:
-                    name = f"nbs/images/readme/{len(pictures)+1}.{PICTURES[kind]}"
                     raw = "".join(data[kind])
-                    pictures[name] = raw.encode() if kind == "image/svg+xml" else b64decode(raw)
+                    name = picture(PICTURES[kind], raw.encode() if kind == "image/svg+xml" else b64decode(raw))
                     blocks.append(f"![{alts[cell.id] or ''}]({name})")
+                elif "<img" in html:
+                    blocks.append(re.sub(r"data:image/(\w+);base64,([^\"]+)", lambda found: picture(found[1], b64decode(found[2])), html))
                 elif text: blocks.append(text if "text/markdown" in data else f"```text\n{text}\n```")
     return "\n\n".join(block.strip() for block in blocks) + "\n", pictures
 
