@@ -58,6 +58,9 @@ test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README
 	echo "== pytest"; $(BIN)/python -m pytest $(ARGS) || status=1; \
 	exit $$status
 
+test-large: $(READY)  ## load a full-size published file, made here, and measure its memory (12 GB of disk)
+	@$(BIN)/python -m pytest -s tests/large $(ARGS)
+
 export: $(READY)  ## write pixnerd/ from the notebooks
 	@$(BIN)/nbdev_export
 
@@ -75,4 +78,4 @@ clean:  ## remove what was built, but not .venv and runs/
 	@rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis nbs/.ipynb_checkpoints; \
 	find nbs pixnerd tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo lab test export notebooks readme docs clean
+.PHONY: help setup demo lab test test-large export notebooks readme docs clean

@@ -50,7 +50,7 @@ class PixNerdConfig:
     @property
     def hidden_width(self) -> int: return self.hidden or 8 * self.width // 3
 
-# %% ../nbs/05_model.ipynb #de61fd3a
+# %% ../nbs/05_model.ipynb #cd57b781
 def check_config(
     c:PixNerdConfig, # the configuration to check
 ) -> None: # raises `ValueError` naming the field, its value and what would do
@@ -64,6 +64,9 @@ def check_config(
     if c.width % c.heads or c.width // c.heads % 4:
         raise ValueError(f"heads must divide width {c.width} into heads of a multiple of 4 channels, got {c.heads}")
     if c.head not in ("field", "linear"): raise ValueError(f"head must be 'field' or 'linear', got {c.head!r}")
+    if c.hidden is not None and c.hidden < 1: raise ValueError(f"hidden must be at least 1, or None, got {c.hidden}")
+    if c.rotary_extent is not None and not c.rotary_extent > 0: raise ValueError(f"rotary_extent must be greater than 0, or None, got {c.rotary_extent}")
+    if c.head == "field" and c.encoding == "none" and not c.noisy_pixels: raise ValueError("noisy_pixels must be True for encoding 'none': the field would see nothing")
     if c.encoding not in ENCODINGS: raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {c.encoding!r}")
     if set(c.normalise) - {"W1", "W2"}: raise ValueError(f"normalise may hold 'W1' and 'W2', got {c.normalise}")
     if bool(c.num_classes) == bool(c.text_width):
@@ -167,7 +170,7 @@ def initialise(
     if model.config.text_width: nn.init.normal_(model.condition.positions)
     else: nn.init.normal_(model.condition.table.weight, std=.02)
 
-# %% ../nbs/05_model.ipynb #98b8d8e0
+# %% ../nbs/05_model.ipynb #3e73cd26
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
@@ -190,7 +193,8 @@ class PixNerd(nn.Module):
         cond:Tensor, # (B,) class ids (null class: `num_classes`), or (B, L, text_width) encoded text
         base_size:tuple[int, int]|None=None, # (height, width) the transformer reads; None: all of x
     ) -> Tensor: # (B, C, H, W) velocity
-        c = self.config
+        c, dtype = self.config, x.dtype
+        x = x.to(self.patch_embedding.weight.dtype)                      # a bfloat16 model takes float32 states
         base, grid, patch = read_image(x, base_size, c.patch)
         time = self.time_embedding(t)                                    # (B, d)
         condition, context = self.condition(time, cond)                  # (B, d), (B, L, d) or None
@@ -198,7 +202,8 @@ class PixNerd(nn.Module):
         rotary = rotary_table(grid, c.width // c.heads, c.rotary_extent, device=x.device)
         for block in self.blocks: tokens = block(tokens, condition, rotary, context)
         s = F.silu(time[:, None] + tokens)                               # (B, N, d)
-        return unpatchify(self.decoder(patchify(x, patch), s), grid)      # (B, C, H, W)
+        velocity = self.decoder(patchify(x, patch), s)                   # (B, N, C, h, w)
+        return unpatchify(velocity, grid).to(dtype)                      # (B, C, H, W)
 
 # %% ../nbs/05_model.ipynb #e1c25992
 def count_parameters(

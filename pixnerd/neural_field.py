@@ -7,10 +7,10 @@ __all__ = ['ENCODINGS', 'pixel_places', 'cosine_atoms', 'dct', 'integer_dct', 's
            'encoding_table', 'split_weights', 'FieldBlock', 'PixelEmbedding', 'PixelVelocity', 'NeuralField',
            'make_field', 'LinearHead']
 
-# %% ../nbs/03_neural_field.ipynb #124f0e5f
+# %% ../nbs/03_neural_field.ipynb #e9b76e30
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +94,9 @@ def no_encoding(
 ENCODINGS:dict[str, Callable] = {"dct": dct, "integer-dct": integer_dct, "sincos": sincos,
                                  "separable-cosine": separable_cosine, "none": no_encoding}
 
-# %% ../nbs/03_neural_field.ipynb #bad635ea
+# %% ../nbs/03_neural_field.ipynb #a0fd5be7
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)   # the table outlives the call: one that a sampler made must serve training too
 def encoding_table(
     name:str, # a name in `ENCODINGS`
     patch:tuple[int, int], # the patch (height, width) to paint, in pixels
@@ -148,7 +149,7 @@ class FieldBlock(nn.Module):
         w1, w2 = weights
         return h + F.silu(self.norm(h) @ w1) @ w2
 
-# %% ../nbs/03_neural_field.ipynb #c6f42df1
+# %% ../nbs/03_neural_field.ipynb #70da4cca
 class PixelEmbedding(nn.Module):
     "The field's first layer: a noisy pixel and its place become h numbers."
     def __init__(self,
@@ -160,16 +161,15 @@ class PixelEmbedding(nn.Module):
         noisy_pixels:bool=True, # False: the field knows only the place
     ):
         super().__init__()
-        self.places = lambda size, device: encoding_table(encoding, size, frequencies, patch, device)
-        atoms = self.places((patch, patch), "cpu").shape[1]
-        self.split = [channels if noisy_pixels else 0, atoms]
+        self.places = partial(encoding_table, encoding, count=frequencies, base=patch)
+        self.split = [channels if noisy_pixels else 0, self.places((patch, patch)).shape[1]]
         self.linear = nn.Linear(sum(self.split), width)
 
     def forward(self,
         patches:Tensor, # (B, N, C, h, w) noisy patches
         table:Tensor|None=None, # (h·w, atoms) an encoding to use in place of its own
     ) -> Tensor: # (B, N, h·w, width)
-        if table is None: table = self.places(tuple(patches.shape[-2:]), patches.device)
+        if table is None: table = self.places(tuple(patches.shape[-2:]), device=patches.device)
         colour, place = self.linear.weight.split(self.split, dim=1)
         h = F.linear(table.to(place.dtype), place, self.linear.bias)      # (Q, width), the same for every patch
         if not self.split[0]: return h.expand(*patches.shape[:2], -1, -1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'Picture', 'new_figure', 'drawable', 'show_grid', 'show_heatmaps', 'show_curves', 'show_bars',
-           'Film', 'make_film', 'tile', 'Slider', 'Choice', 'Live', 'make_control']
+           'Film', 'tile', 'make_film', 'Slider', 'Choice', 'Live', 'make_control']
 
 # %% ../nbs/00_show.ipynb #573f9aeb
 import base64
@@ -66,7 +66,7 @@ def drawable(
     if image.ndim == 2 or image.ndim == 3 and image.shape[-1] == 3: return image.numpy()
     raise ValueError(f"image must have shape (1, H, W), (3, H, W) or (H, W), got {tuple(image.shape)}")
 
-# %% ../nbs/00_show.ipynb #801f75e9
+# %% ../nbs/00_show.ipynb #c5d0298a
 def show_grid(
     images:Sequence[Tensor]|Tensor, # images as `drawable` takes them; they may differ in size
     titles:Sequence[str]|None=None, # one for each image
@@ -74,6 +74,7 @@ def show_grid(
     scale:float=1., # inches of one image
 ) -> Picture: # shown as a cell's last value
     "Show images side by side, every pixel a crisp square."
+    if not len(images): raise ValueError("images must hold at least one image, got none")
     cols = cols or len(images)
     rows = -(-len(images) // cols)
     lines = max(t.count("\n") + 1 for t in titles) if titles and any(titles) else 0
@@ -85,7 +86,7 @@ def show_grid(
             axis.set_title(title)
     return picture
 
-# %% ../nbs/00_show.ipynb #408cb2f3
+# %% ../nbs/00_show.ipynb #55972a46
 def show_heatmaps(
     maps:Sequence[Tensor]|Tensor, # (H, W) each
     titles:Sequence[str]|None=None, # one for each map
@@ -98,15 +99,18 @@ def show_heatmaps(
 ) -> Picture: # shown as a cell's last value
     "Show matrices as colours."
     maps = [m.detach().float().cpu() for m in maps]
+    if not maps: raise ValueError("maps must hold at least one map, got none")
     cols = cols or len(maps)
     rows = -(-len(maps) // cols)
-    top = limit or max(m.abs().max().item() for m in maps)
-    low = -top if symmetric else min(m.min().item() for m in maps)
+    def ends(some):                                            # of the colour scale that these maps share
+        least, most = min(m.min().item() for m in some), max(m.max().item() for m in some)
+        most = limit or (max(-least, most) if symmetric else most)
+        return (-most if symmetric else least), most
     with new_figure(rows, cols, (cols * scale + (0 if each else .55), rows * (scale + (.17 if titles else 0)))) as (picture, axes):
         for axis in axes.flat: axis.axis("off")
         for axis, m, title in zip(axes.flat, maps, titles or [""] * len(maps)):
-            high = m.abs().max().item() if each else top
-            drawn = axis.imshow(m, cmap="RdBu_r" if symmetric else "viridis", vmin=(-high if each else low), vmax=high, aspect=aspect)
+            low, high = ends([m] if each else maps)
+            drawn = axis.imshow(m, cmap="RdBu_r" if symmetric else "viridis", vmin=low, vmax=high, aspect=aspect)
             axis.set_title(title)
         if not each: picture.figure.colorbar(drawn, ax=axes, shrink=.8, pad=.02)
     return picture
@@ -158,6 +162,23 @@ class Film:
         data = base64.b64encode(self.data).decode()
         return f'<img src="data:image/gif;base64,{data}" width="{self.width}" alt="{self.alt}" style="image-rendering: pixelated">'
 
+# %% ../nbs/00_show.ipynb #bb3ed644
+def tile(
+    images:Sequence[Tensor]|Tensor, # images of one size, as `drawable` takes them
+    zoom:int=1, # pixels for one image pixel
+    cols:int|None=None, # images across; None: all in one row
+    gap:int=4, # white pixels between
+) -> np.ndarray: # (H, W) or (H, W, 3) uint8
+    "Lay images out on one sheet, without axes or titles: what a PNG or a frame of a film needs."
+    arrays = [np.round(255 * drawable(i)).astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1) for i in images]
+    cols = cols or len(arrays)
+    h, w = arrays[0].shape[:2]
+    sheet = np.full((-(-len(arrays) // cols) * (h + gap) - gap, cols * (w + gap) - gap, *arrays[0].shape[2:]), 255, np.uint8)
+    for i, a in enumerate(arrays):
+        top, left = i // cols * (h + gap), i % cols * (w + gap)
+        sheet[top:top + h, left:left + w] = a
+    return sheet
+
 # %% ../nbs/00_show.ipynb #58b3bb88
 def make_film(
     frames:Iterable[Sequence[Tensor]|Tensor], # for each moment, the images to show side by side, as `drawable` takes them, all of one size
@@ -177,27 +198,10 @@ def make_film(
     stills[0].save(out, "GIF", save_all=True, append_images=stills[1:], duration=times, loop=0, optimize=True)
     return Film(out.getvalue(), width or stills[0].width, alt)
 
-# %% ../nbs/00_show.ipynb #bb3ed644
-def tile(
-    images:Sequence[Tensor]|Tensor, # images of one size, as `drawable` takes them
-    zoom:int=1, # pixels for one image pixel
-    cols:int|None=None, # images across; None: all in one row
-    gap:int=4, # white pixels between
-) -> np.ndarray: # (H, W) or (H, W, 3) uint8
-    "Lay images out on one sheet, without axes or titles: what a PNG or a frame of a film needs."
-    arrays = [np.round(255 * drawable(i)).astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1) for i in images]
-    cols = cols or len(arrays)
-    h, w = arrays[0].shape[:2]
-    sheet = np.full((-(-len(arrays) // cols) * (h + gap) - gap, cols * (w + gap) - gap, *arrays[0].shape[2:]), 255, np.uint8)
-    for i, a in enumerate(arrays):
-        top, left = i // cols * (h + gap), i % cols * (w + gap)
-        sheet[top:top + h, left:left + w] = a
-    return sheet
-
-# %% ../nbs/00_show.ipynb #fb43417f
+# %% ../nbs/00_show.ipynb #d64a98ea
 @dataclass(frozen=True)
 class Slider:
-    "A slider for one argument; whole numbers when `low` is one."
+    "A slider for one argument; it takes whole numbers where `low` is an `int`."
     low:float # left end
     high:float # right end
     value:float # where it stands at first

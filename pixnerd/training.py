@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['option', 'TrainConfig', 'check_run', 'pick_device', 'provenance', 'cpu_name', 'Shuffled', 'mix', 'Batch', 'draw',
            'Average', 'latest_checkpoint', 'State', 'save_checkpoint', 'load_checkpoint', 'learning_rate', 'TrainStep',
-           'train_step', 'open_run', 'Log', 'train', 'steps_of', 'read_log', 'show_loss']
+           'train_step', 'open_run', 'step_of', 'Log', 'train', 'steps_of', 'read_log', 'show_loss']
 
-# %% ../nbs/11_training.ipynb #740dd9ad
+# %% ../nbs/11_training.ipynb #201b0e3f
 import json
 import math
+import pickle
 import platform
 import shutil
 import time
@@ -25,7 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 import pixnerd
 from .checkpoints import save_pretrained, write_whole
 from .data import DATASETS, load_data
-from .flow import flow_loss, interpolate, sample_time
+from .flow import flow_loss, sample_time
 from .model import PRESETS, PixNerd
 from .show import Picture, new_figure
 
@@ -61,7 +62,7 @@ class TrainConfig:
 
     def __post_init__(self): check_run(self)
 
-# %% ../nbs/11_training.ipynb #e4b20dae
+# %% ../nbs/11_training.ipynb #8e2d4105
 def check_run(
     c:TrainConfig, # what a run is told
 ) -> None: # raises `ValueError` naming the setting, its value and what would do
@@ -76,6 +77,7 @@ def check_run(
     if not c.time_shift > 0: raise ValueError(f"time_shift must be greater than 0, got {c.time_shift}")
     if c.data not in DATASETS: raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {c.data!r}")
     if c.preset not in PRESETS: raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {c.preset!r}")
+    if PRESETS[c.preset].text_width: raise ValueError(f"preset must be a class model, got {c.preset!r}: text models cannot be trained here yet")
     pick_device(c.device)
 
 # %% ../nbs/11_training.ipynb #652fdd22
@@ -169,13 +171,13 @@ class Average:
         torch._foreach_lerp_(list(self.weights.values()), [w.float() for w in model.state_dict().values()], 1 - decay)
         self.updates += 1
 
-# %% ../nbs/11_training.ipynb #9f13f955
+# %% ../nbs/11_training.ipynb #f88b95ac
 def latest_checkpoint(
     out:str|Path, # folder of a run
 ) -> Path|None: # the newest complete checkpoint, or None
     "Where a run can be continued."
-    found = sorted((Path(out)/"checkpoints").glob("step-*[0-9]"))
-    return found[-1] if found else None
+    found = [p for p in (Path(out)/"checkpoints").glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    return max(found, key=lambda p: int(p.name.removeprefix("step-")), default=None)
 
 # %% ../nbs/11_training.ipynb #0b36f713
 class State:
@@ -198,7 +200,7 @@ class State:
         self.model, self.optimiser = self.accelerator.prepare(self.raw, optimiser)
         self.average = Average(self.raw, config.ema)
 
-# %% ../nbs/11_training.ipynb #8a0f18d1
+# %% ../nbs/11_training.ipynb #fbccaba9
 def save_checkpoint(
     state:State, # the run
 ) -> Path: # the checkpoint's folder
@@ -207,8 +209,8 @@ def save_checkpoint(
     if folder.exists() or not state.accelerator.is_main_process: return folder
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    averaged = PixNerd(state.raw.config)
-    averaged.load_state_dict(state.average.weights)
+    with torch.device("meta"): averaged = PixNerd(state.raw.config)
+    averaged.load_state_dict(state.average.weights, assign=True)
     rest = {"step": state.step, "model": state.raw.state_dict(), "optimiser": state.optimiser.state_dict(),
             "updates": state.average.updates, "seconds": state.seconds}
     try:
@@ -216,11 +218,11 @@ def save_checkpoint(
         write_whole(temporary/"training.pt", lambda path: torch.save(rest, path))
         temporary.rename(folder)
     finally: shutil.rmtree(temporary, ignore_errors=True)
-    for old in folder.parent.glob("*"):
+    for old in [*folder.parent.glob("step-*"), *folder.parent.glob(".step-*.tmp")]:
         if old != folder: shutil.rmtree(old)
     return folder
 
-# %% ../nbs/11_training.ipynb #eafe9d8d
+# %% ../nbs/11_training.ipynb #33325934
 def load_checkpoint(
     state:State, # the run, freshly made; changed in place
     folder:Path, # a folder made by `save_checkpoint`
@@ -231,10 +233,11 @@ def load_checkpoint(
         averaged = PixNerd.from_pretrained(folder, device=state.accelerator.device)
         state.raw.load_state_dict(saved["model"])
         state.optimiser.load_state_dict(saved["optimiser"])
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError) as e:
-        raise ValueError(f"checkpoint {folder} is damaged ({str(e).splitlines()[0]}): remove that folder to start again") from e
+        state.step, state.average.updates, state.seconds = saved["step"], saved["updates"], saved["seconds"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError) as e:
+        what = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"checkpoint {folder} is damaged ({what}): remove that folder to start again") from e
     state.average.weights = {name: w.float() for name, w in averaged.state_dict().items()}
-    state.step, state.average.updates, state.seconds = saved["step"], saved["updates"], saved["seconds"]
 
 # %% ../nbs/11_training.ipynb #6028ca60
 def learning_rate(
@@ -295,7 +298,15 @@ def open_run(
         write_whole(out/name, lambda p: p.write_text(json.dumps(record, indent=2) + "\n"))
     if checkpoint: load_checkpoint(state, checkpoint)
 
-# %% ../nbs/11_training.ipynb #48b15317
+# %% ../nbs/11_training.ipynb #ef556cb8
+def step_of(
+    line:str, # a line of a log
+) -> float: # its step; infinite for a line that an interruption cut off
+    "The step a line of the log belongs to."
+    try: return json.loads(line)["step"]
+    except json.JSONDecodeError: return math.inf
+
+# %% ../nbs/11_training.ipynb #00229bb2
 class Log:
     "The run's log: one JSON object a line, `log_every` steps averaged in each."
     def __init__(self,
@@ -304,7 +315,7 @@ class Log:
         bins:int=10, # equal bins of time for the loss
     ):
         self.path, self.every, self.bins, self.seen = Path(config.out)/"log.jsonl", config.log_every, bins, []
-        kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step] if self.path.is_file() else []
+        kept = [line for line in self.path.read_text().splitlines() if step_of(line) <= step] if self.path.is_file() else []
         write_whole(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
 
     def add(self, done:TrainStep, seconds:float) -> None:
@@ -329,7 +340,7 @@ def train(
     open_run(state)
     return steps_of(state, data, Log(config, state.step))
 
-# %% ../nbs/11_training.ipynb #40bda98e
+# %% ../nbs/11_training.ipynb #d7913dec
 def steps_of(
     state:State, # an opened run
     data:Dataset, # pairs of image and class id
@@ -344,7 +355,7 @@ def steps_of(
             if state.step >= config.steps: break
             done = train_step(state, x, cond)
             state.seconds = time.perf_counter() - started
-            log.add(done, state.seconds)
+            if state.accelerator.is_main_process: log.add(done, state.seconds)
             if state.step % config.save_every == 0: save_checkpoint(state)
             yield done
     finally:
@@ -357,7 +368,7 @@ def read_log(
     "The log of a run."
     return [json.loads(line) for line in (Path(out)/"log.jsonl").read_text().splitlines()]
 
-# %% ../nbs/11_training.ipynb #83d894dc
+# %% ../nbs/11_training.ipynb #40373aaf
 def show_loss(
     log:list[dict], # from `read_log`
 ) -> Picture: # shown as a cell's last value
@@ -367,6 +378,7 @@ def show_loss(
     with new_figure(1, 2, size=(8, 2.8)) as (picture, ((mean, times),)):
         mean.plot(steps, losses)
         mean.set(xlabel="step", ylabel="loss", yscale="log", title="mean loss")
+        for each in (mean.yaxis.set_major_formatter, mean.yaxis.set_minor_formatter): each("{x:.3g}")
         drawn = times.imshow(by_time.log10(), origin="lower", aspect="auto", extent=(0, steps[-1], 0, 1), cmap="viridis")
         times.set(xlabel="step", ylabel="time t (0 is noise)", title="log10 of the loss by time")
         times.grid(False)

@@ -40,13 +40,14 @@ class TimeEmbedding(nn.Module):
     ) -> Tensor: # (B, width)
         return self.mlp(time_waves(t, self.waves).to(self.mlp[0].weight.dtype))
 
-# %% ../nbs/02_transformer.ipynb #a915563e
+# %% ../nbs/02_transformer.ipynb #cefd4b06
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)   # the table outlives the call: one that a sampler made must serve training too
 def rotary_table(
     grid:tuple[int, int], # tokens down and across
     head_dim:int, # channels of one head; a multiple of 4
     extent:float|None=16., # places run from 0 to this on both axes; None: with the grid, axes exchanged (published text weights)
-    theta:float=10000., # the slowest pair turns once in about `2π * theta`
+    theta:float=10000., # base of the frequencies: the slowest is `theta ** (4 / head_dim - 1)`
     device:torch.device|str="cpu", # where the table is kept
 ) -> tuple[Tensor, Tensor]: # cosines and sines, (N, head_dim/2) each, rows first
     "The angles by which each token's queries and keys are turned."

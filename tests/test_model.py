@@ -98,3 +98,19 @@ def test_encodings_agree_where_places_do(name):
     ("num_classes", 0, "either num_classes or text_width must be set"), ("depth", -1, "depth must not be negative"), ("colour", 1, "unknown configuration field 'colour'")])
 def test_configurations_that_cannot_work(field, value, message):
     with pytest.raises(ValueError, match=message): awake(**{field: value})
+
+
+def test_tables_made_while_sampling_serve_training():
+    "Tables are kept between calls; made in inference mode, they could not be used with gradients afterwards."
+    rotary_table.cache_clear(), encoding_table.cache_clear()
+    model, x = awake(), torch.randn(1, 1, 16, 16)
+    with torch.inference_mode(): model(x, torch.rand(1), torch.tensor([1]))
+    model.requires_grad_(True)(x, torch.rand(1), torch.tensor([1])).sum().backward()
+    assert model.patch_embedding.weight.grad.abs().max() > 0
+
+
+def test_a_bfloat16_model_takes_float32_states():
+    model, x = awake(), torch.randn(2, 1, 16, 16)
+    t, cond = torch.rand(2), torch.tensor([1, 2])
+    full, half = model(x, t, cond), model.to(torch.bfloat16)(x, t, cond)
+    assert half.dtype == x.dtype and (half - full).abs().max() < .05 * full.abs().max()

@@ -1,0 +1,129 @@
+"Loading weights: whole, strict, and never by running what a file says."
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixnerd import PixNerd, from_official, from_pretrained, to_official
+from pixnerd.checkpoints import config_from_official, read_arguments, write_whole
+from pixnerd.data import cond_from_names
+
+TOY = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, hidden_size_x=16, nerf_mlpratio=4, num_blocks=4, num_cond_blocks=3, num_classes=10)
+TOY_TEXT = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, txt_embed_dim=24, txt_max_length=7, num_text_blocks=2, decoder_hidden_size=16,
+                num_encoder_blocks=2, num_decoder_blocks=2)
+
+
+@pytest.fixture(scope="module", params=[TOY, TOY_TEXT], ids=["class", "text"])
+def model(request) -> PixNerd:
+    "A published model at toy size, with weights that say something."
+    torch.manual_seed(0)
+    model = PixNerd(config_from_official(request.param)).eval().requires_grad_(False)
+    for w in model.parameters(): w.normal_(std=.05)
+    return model
+
+
+def lightning(model: PixNerd, path: Path, **more) -> Path:
+    "A checkpoint as Lightning writes them: averaged and raw weights, a projection for the alignment, an optimiser."
+    official = to_official(model)
+    state = {f"ema_denoiser.{n}": w for n, w in official.items()} | {f"denoiser.{n}": torch.zeros_like(w) for n, w in official.items()}
+    torch.save({"state_dict": state | {"diffusion_trainer.proj.0.weight": torch.ones(3)}, "epoch": 1, "optimizer_states": [{"step": torch.tensor(1)}]} | more, path)
+    return path
+
+
+def same(a: PixNerd, b: PixNerd) -> bool: return a.config == b.config and all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_lightning_files_load_averaged_by_default(model, tmp_path):
+    path = lightning(model, tmp_path/"model.ckpt")
+    assert same(from_pretrained(path), model)
+    raw = from_pretrained(path, averaged=False)
+    assert raw.config == model.config and not any(w.any() for w in raw.state_dict().values())
+    assert {w.dtype for w in from_pretrained(path, dtype=torch.bfloat16).state_dict().values()} == {torch.bfloat16}
+
+
+def test_arguments_are_read_off_the_shapes(model):
+    assert config_from_official(read_arguments(to_official(model))) == model.config
+    assert same(from_official(to_official(model)), model)
+
+
+def test_folders_come_back(model, tmp_path):
+    model.save_pretrained(tmp_path/"a")
+    assert same(from_pretrained(tmp_path/"a"), model)
+    model.save_pretrained(tmp_path/"half", dtype=torch.float16)
+    assert {w.dtype for w in from_pretrained(tmp_path/"half", dtype=None).state_dict().values()} == {torch.float16}
+    assert sorted(p.name for p in (tmp_path/"a").iterdir()) == ["config.json", "model.safetensors"]
+    assert (tmp_path/"a"/"model.safetensors").stat().st_mode & 0o777 == (tmp_path/"a"/"config.json").stat().st_mode & 0o777
+
+
+class Harmful:
+    def __reduce__(self): return os.system, ("touch harmed",)
+
+
+def test_a_file_that_wants_to_run_code_is_refused_by_name(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = lightning(model, tmp_path/"bad.ckpt", hyper_parameters=Harmful())
+    with pytest.raises(ValueError, match=r"bad.ckpt was refused: it wants to run code \(\w+.system\), and weights need none"): from_pretrained(path)
+    assert not (tmp_path/"harmed").exists()
+
+
+def test_what_is_no_checkpoint_is_said_in_a_line(model, tmp_path):
+    whole = lightning(model, tmp_path/"whole.ckpt").read_bytes()
+    for name, data, message in [("cut.ckpt", whole[:len(whole) // 2], "cut.ckpt is damaged"), ("empty.ckpt", b"", "empty.ckpt is damaged"), ("text.ckpt", b"hello", "text.ckpt (is damaged|was refused)")]:
+        (tmp_path/name).write_bytes(data)
+        with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/name)
+    for content in ({"state_dict": {"other.weight": torch.ones(1)}}, {"something": 1}, torch.ones(2)):
+        torch.save(content, tmp_path/"other.ckpt")
+        with pytest.raises(ValueError, match="holds no tensors named ema_denoiser"): from_pretrained(tmp_path/"other.ckpt")
+    torch.save({"state_dict": {"ema_denoiser.blocks.0.weight": torch.ones(1)}}, tmp_path/"part.ckpt")
+    with pytest.raises(ValueError, match="not the weights of a published PixNerd"): from_pretrained(tmp_path/"part.ckpt")
+
+
+def test_tensors_that_do_not_fit_are_listed(model, tmp_path):
+    folder = model.save_pretrained(tmp_path/"model")
+    weights = load_file(folder/"model.safetensors")
+    first, second = list(weights)[:2]
+    save_file({n: w for n, w in weights.items() if n != first} | {second: torch.zeros(1), "more": torch.zeros(1)}, folder/"model.safetensors")
+    with pytest.raises(ValueError) as e: from_pretrained(folder)
+    assert f"1 missing ({first})" in str(e.value) and "1 unexpected (more)" in str(e.value) and f"1 misshaped ({second} (1,) instead of" in str(e.value)
+
+
+def test_the_hub_offline_says_so_and_names_the_cache(tmp_path):
+    code = "import pixnerd; pixnerd.PixNerd.from_pretrained('MCG-NJU/PixNerd-XL-P16-C2I', cache_dir='here')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode and "FileNotFoundError: 'MCG-NJU/PixNerd-XL-P16-C2I' could not be read from the hub" in done.stderr and "in the cache here" in done.stderr
+
+
+def test_a_hub_cache_is_enough_offline(model, tmp_path):
+    "A downloaded repository, laid out as the hub's client lays it out, loads by its id without a network."
+    repository = tmp_path/"models--someone--pixnerd"
+    lightning(model, make(repository/"snapshots"/"abc")/"model.ckpt")
+    (make(repository/"refs")/"main").write_text("abc")
+    code = "import pixnerd; print(pixnerd.PixNerd.from_pretrained('someone/pixnerd', filename='model.ckpt', cache_dir='.').config)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0 and done.stdout.strip() == str(model.config), done.stderr
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    (tmp_path/"a").write_text("old")
+    def fails(path):
+        path.write_text("half")
+        raise RuntimeError("no space left")
+    with pytest.raises(OSError, match="cannot write .*no space left"): write_whole(tmp_path/"a", fails)
+    assert (tmp_path/"a").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_class_names():
+    assert cond_from_names(["tabby", "Golden Retriever", 3, "7"]).tolist() == [281, 207, 3, 7]
+    assert cond_from_names(["two"], ["one", "two"]).tolist() == [1]
+    for bad in ("tabbbby", 1000, -1, "", "1000"):
+        with pytest.raises(ValueError, match="unknown class"): cond_from_names([bad])
