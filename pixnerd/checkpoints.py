@@ -247,7 +247,7 @@ def pick_checkpoint(
     if len(found) == 1: return found[0]
     raise ValueError(f"{repository} holds {len(found)} checkpoints: " + (f"choose with filename= one of {', '.join(found)}" if found else "not a PixNerd repository"))
 
-# %% ../nbs/06_checkpoints.ipynb #46da14a3
+# %% ../nbs/06_checkpoints.ipynb #3256b66d
 def fetch(
     repository:str, # "owner/name" on the Hugging Face hub
     filename:str|None=None, # which `.ckpt`, where there are several
@@ -257,11 +257,14 @@ def fetch(
     "Download a model from the hub, or find it in the cache."
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    where = {"revision": revision, "cache_dir": cache_dir}
+    where, ours = {"revision": revision, "cache_dir": cache_dir}, ["config.json", "model.safetensors"]
     try:
         if filename is None:
-            files = HfApi().list_repo_files(repository, revision=revision)
-            if "model.safetensors" in files: return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"], **where))
+            try: files = HfApi().list_repo_files(repository, revision=revision)
+            except (HfHubHTTPError, OfflineModeIsEnabled, OSError):             # no network: what does the cache hold?
+                cached = Path(snapshot_download(repository, local_files_only=True, **where))
+                files = [p.relative_to(cached).as_posix() for p in cached.rglob("*") if p.is_file()]
+            if set(ours) <= set(files): return Path(snapshot_download(repository, allow_patterns=ours, **where))
             filename = pick_checkpoint(repository, files)
         return Path(hf_hub_download(repository, filename, **where))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError, OSError) as e:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from pixnerd import PixNerd, from_official, from_pretrained, to_official
@@ -49,6 +51,25 @@ def test_lightning_files_load_averaged_by_default(model, tmp_path):
 def test_arguments_are_read_off_the_shapes(model):
     assert config_from_official(read_arguments(to_official(model))) == model.config
     assert same(from_official(to_official(model)), model)
+
+
+@given(text=st.booleans(), depth=st.integers(1, 3), field_depth=st.integers(1, 3), heads=st.sampled_from([1, 2, 4]), channels=st.integers(1, 4),
+       patch=st.sampled_from([1, 2, 5, 8]), ratio=st.integers(1, 3), classes=st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+def test_any_published_shape_goes_there_and_back(text, depth, field_depth, heads, channels, patch, ratio, classes):
+    arguments = dict(in_channels=channels, patch_size=patch, num_groups=heads, hidden_size=16)
+    if text: arguments |= dict(txt_embed_dim=6, txt_max_length=3, num_text_blocks=depth, decoder_hidden_size=8, num_encoder_blocks=depth, num_decoder_blocks=field_depth)
+    else: arguments |= dict(hidden_size_x=8, nerf_mlpratio=ratio, num_blocks=depth + field_depth, num_cond_blocks=depth, num_classes=classes)
+    model = PixNerd(config_from_official(arguments)).eval()
+    assert read_arguments(to_official(model)) == arguments
+    assert same(from_official(to_official(model)), model)
+
+
+def test_text_longer_than_the_model_takes_is_refused():
+    model = PixNerd(config_from_official(TOY_TEXT)).eval()
+    x, t = torch.randn(1, 3, 16, 16), torch.rand(1)
+    assert model(x, t, torch.randn(1, 4, 24)).shape == x.shape
+    with pytest.raises(ValueError, match="cond has 8 text tokens, the model takes at most 7"): model(x, t, torch.randn(1, 8, 24))
 
 
 def test_folders_come_back(model, tmp_path):
@@ -98,12 +119,13 @@ def test_the_hub_offline_says_so_and_names_the_cache(tmp_path):
     assert done.returncode and "FileNotFoundError: 'MCG-NJU/PixNerd-XL-P16-C2I' could not be read from the hub" in done.stderr and "in the cache here" in done.stderr
 
 
-def test_a_hub_cache_is_enough_offline(model, tmp_path):
+@pytest.mark.parametrize("choice", ["", "filename='model.ckpt', "])
+def test_a_hub_cache_is_enough_offline(model, tmp_path, choice):
     "A downloaded repository, laid out as the hub's client lays it out, loads by its id without a network."
     repository = tmp_path/"models--someone--pixnerd"
     lightning(model, make(repository/"snapshots"/"abc")/"model.ckpt")
     (make(repository/"refs")/"main").write_text("abc")
-    code = "import pixnerd; print(pixnerd.PixNerd.from_pretrained('someone/pixnerd', filename='model.ckpt', cache_dir='.').config)"
+    code = f"import pixnerd; print(pixnerd.PixNerd.from_pretrained('someone/pixnerd', {choice}cache_dir='.').config)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0 and done.stdout.strip() == str(model.config), done.stderr
 
