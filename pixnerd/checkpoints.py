@@ -7,13 +7,14 @@ __all__ = ['SHIPPED', 'write_whole', 'save_pretrained', 'check_tensors', 'read_c
            'official_block', 'config_from_official', 'read_arguments', 'from_official', 'to_official', 'load_lightning',
            'pick_checkpoint', 'fetch', 'from_pretrained', 'push_to_hub']
 
-# %% ../nbs/06_checkpoints.ipynb #7b3d87c9
+# %% ../nbs/06_checkpoints.ipynb #6b23f0b8
 import json
 import math
 import os
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_whole(
     except (SafetensorError, RuntimeError) as e: raise OSError(f"cannot write {path}: {e}") from e
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/06_checkpoints.ipynb #44363ec1
+# %% ../nbs/06_checkpoints.ipynb #e0d29d09
 def save_pretrained(
     model:PixNerd, # the model to save
     folder:str|Path, # made when missing; the two files in it are replaced
@@ -51,6 +52,7 @@ def save_pretrained(
     metadata:Mapping[str, str]|None=None, # a few words about where the weights come from
 ) -> Path: # the folder
     "Save a model as `config.json` and `model.safetensors`; also `model.save_pretrained(folder)`."
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point): raise ValueError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().to("cpu", dtype).contiguous() for name, w in model.state_dict().items()}
@@ -207,17 +209,22 @@ def from_official(
                            for name in ours}, assign=True)
     return model.eval()
 
-# %% ../nbs/06_checkpoints.ipynb #abbee93d
+# %% ../nbs/06_checkpoints.ipynb #e14273c1
 def to_official(
     model:PixNerd, # a model whose configuration the published code can express
-) -> dict[str, Tensor]: # the published names; the tensors share memory with the model's
+) -> dict[str, Tensor]: # the published names; the tensors share memory with the model's; raises `ValueError` for other models
     "The weights of a model under the published names: the inverse of `from_official`."
-    weights, official = model.state_dict(), {}
+    weights, official, c = model.state_dict(), {}, model.config
+    text = bool(c.text_width)
+    fixed = {"head": "field", "noisy_pixels": True, "encoding": "separable-cosine" if text else "dct", "frequencies": 8, "output_norm": not text,
+             "normalise": ("W1",) if text else ("W1", "W2"), "rotary_extent": None if text else 16., "hidden_width": 4 * c.width if text else 8 * c.width // 3}
+    for name, value in fixed.items():
+        if getattr(c, name) != value: raise ValueError(f"the published code cannot express {name} {getattr(c, name)!r}: it has {value!r}")
     for ours, theirs in official_names(model.config).items():
         official |= dict(zip(theirs, weights[ours].chunk(len(theirs)), strict=True))
     return official
 
-# %% ../nbs/06_checkpoints.ipynb #feb948ca
+# %% ../nbs/06_checkpoints.ipynb #66e58316
 def load_lightning(
     path:str|Path, # a published `.ckpt` file
     averaged:bool=True, # the averaged weights, which samples are drawn with; False: the raw ones
@@ -226,6 +233,7 @@ def load_lightning(
 ) -> PixNerd: # in eval mode; raises `FileNotFoundError`, or `ValueError` for what is no published checkpoint or wants to run code
     "Load a published Lightning checkpoint without executing anything in it."
     if not Path(path).is_file(): raise FileNotFoundError(f"no file {path}")
+    if not zipfile.is_zipfile(path): raise ValueError(f"{path} is damaged, or no checkpoint written by torch.save")
     try: saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
         refused = re.findall(r"GLOBAL ([\w.]+)", str(e)) or ["something other than plain data"]
@@ -247,7 +255,7 @@ def pick_checkpoint(
     if len(found) == 1: return found[0]
     raise ValueError(f"{repository} holds {len(found)} checkpoints: " + (f"choose with filename= one of {', '.join(found)}" if found else "not a PixNerd repository"))
 
-# %% ../nbs/06_checkpoints.ipynb #3256b66d
+# %% ../nbs/06_checkpoints.ipynb #7957d50c
 def fetch(
     repository:str, # "owner/name" on the Hugging Face hub
     filename:str|None=None, # which `.ckpt`, where there are several
@@ -256,22 +264,23 @@ def fetch(
 ) -> Path: # a folder of ours, or a `.ckpt` file; raises `FileNotFoundError` or `ValueError`
     "Download a model from the hub, or find it in the cache."
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
     where, ours = {"revision": revision, "cache_dir": cache_dir}, ["config.json", "model.safetensors"]
     try:
         if filename is None:
             try: files = HfApi().list_repo_files(repository, revision=revision)
-            except (HfHubHTTPError, OfflineModeIsEnabled, OSError):             # no network: what does the cache hold?
+            except Exception:                                                   # no network: what does the cache hold?
                 cached = Path(snapshot_download(repository, local_files_only=True, **where))
                 files = [p.relative_to(cached).as_posix() for p in cached.rglob("*") if p.is_file()]
             if set(ours) <= set(files): return Path(snapshot_download(repository, allow_patterns=ours, **where))
             filename = pick_checkpoint(repository, files)
         return Path(hf_hub_download(repository, filename, **where))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError, OSError) as e:
+    except Exception as e:                  # the client's network errors share no class
+        if isinstance(e, ValueError) and not isinstance(e, HFValidationError): raise
         raise FileNotFoundError(f"{repository!r} could not be read from the hub ({type(e).__name__}; offline?), and is not whole in the cache "
                                 f"{cache_dir or constants.HF_HUB_CACHE}: check the name, or give the path of a downloaded file") from e
 
-# %% ../nbs/06_checkpoints.ipynb #849e713f
+# %% ../nbs/06_checkpoints.ipynb #657539c1
 def from_pretrained(
     source:str|Path, # a shipped model ("digits"), a folder, a published `.ckpt`, or a hub id ("MCG-NJU/PixNerd-XL-P16-C2I")
     dtype:torch.dtype|None=torch.float32, # type of the weights in memory; None: as stored
@@ -280,8 +289,10 @@ def from_pretrained(
     **hub, # filename, revision, cache_dir: see `fetch`
 ) -> PixNerd: # in eval mode; raises `FileNotFoundError` or `ValueError`
     "Load a model; also `PixNerd.from_pretrained`."
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point): raise ValueError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
     path = SHIPPED.get(str(source), Path(source))
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)): path = fetch(str(source), **hub)
+    local = path.exists() or path.parent != Path(".") and path.parent.is_dir()     # a misspelt folder is not looked up on the hub
+    if not local and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)): path = fetch(str(source), **hub)
     if path.is_file(): return load_lightning(path, averaged, dtype, device)
     if path.is_dir(): return load_folder(path, dtype, device)
     raise FileNotFoundError(f"no model {str(source)!r}: must be a folder with config.json and model.safetensors, a published .ckpt file, "

@@ -8,10 +8,11 @@ __all__ = ['DEMO', 'run_command', 'stop_politely', 'add_options', 'make_parser',
            'sample_main', 'sample_command', 'draw_film', 'demo_main', 'report_demo', 'draw_demo', 'print_demo',
            'demo_command']
 
-# %% ../nbs/17_cli.ipynb #822c2bbb
+# %% ../nbs/17_cli.ipynb #75a50112
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -23,13 +24,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import pixnerd
 from .checkpoints import SHIPPED, from_pretrained, write_whole
 from .model import PixNerd
 from .samplers import METHODS, RECOMMENDED, Step, denoise, make_noise
 from .training import TrainConfig, latest_checkpoint, pick_device, provenance, read_log, show_loss, train
 
-# %% ../nbs/17_cli.ipynb #111d0a62
+# %% ../nbs/17_cli.ipynb #0338e931
 def run_command(
     run:Callable[[Sequence[str]], None], # the command itself
     arguments:Sequence[str]|None=None, # what the user typed; None: from the shell
@@ -39,6 +39,9 @@ def run_command(
     except (ValueError, OSError) as e:
         told = f"{e.strerror}: {e.filename}" if isinstance(e, OSError) and e.filename and e.strerror else str(e)
         print(f"error: {told}".replace("\n", " "), file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, torch.OutOfMemoryError):
+        print("error: out of memory: use a smaller batch, size or count", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -139,7 +142,7 @@ def parse_classes(
         ids += range(int(low), int(high) + 1)
     return ids
 
-# %% ../nbs/17_cli.ipynb #b253aa1e
+# %% ../nbs/17_cli.ipynb #6634e9bb
 def draw_images(
     model:PixNerd, # the model
     labels:Sequence[int], # class of each image; image i starts from noise (seed, i)
@@ -161,25 +164,31 @@ def draw_images(
     with progress(len(labels), "sample", "image") as bar:
         for start in range(0, len(labels), batch):
             for step in steps if start == 0 else draw(start): pass
+            if not step.x.isfinite().all(): raise ValueError("the model drew NaN or infinity: check guidance_scale, time_shift and the model's weights")
             images.append(step.x.float().cpu())
             bar.update(len(step.x))
     return torch.cat(images)
 
-# %% ../nbs/17_cli.ipynb #fa5e5ec6
+# %% ../nbs/17_cli.ipynb #1e3bc3cd
 @contextmanager
 def new_folder(
     path:str|Path, # a folder to write results to
-) -> Iterator[Path]: # made; raises `ValueError` where it already holds something
-    "An output folder in which nothing can be overwritten; gone again where the work in it failed before anything was written."
-    folder = Path(path)
+) -> Iterator[Path]: # its temporary stand-in; raises `ValueError` where it already holds something
+    "A folder to fill, under its final name only once it is complete: nothing can be overwritten, and nothing half-done is left."
+    folder = Path(path).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"out {path} already exists and is not an empty folder: choose another --out, nothing was overwritten")
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try: yield folder
+    made = [p for p in folder.parents if not p.exists()]
+    temporary = folder.with_name(f".{folder.name[:100]}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists(): folder.rmdir()                               # empty, as was checked
+        temporary.rename(folder)
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         for p in made:
-            if not any(p.iterdir()): p.rmdir()
+            if p.is_dir() and not any(p.iterdir()): p.rmdir()
 
 # %% ../nbs/17_cli.ipynb #c8420121
 def save_images(
@@ -223,12 +232,13 @@ def read_sample_options(
         if getattr(a, name) is not None and getattr(a, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(a, name)}")
     return a
 
-# %% ../nbs/17_cli.ipynb #158a12e5
+# %% ../nbs/17_cli.ipynb #838610c2
 def sample_main(arguments:Sequence[str]) -> None:
     "Draw images from a model."
     a = read_sample_options(arguments)
     device = pick_device(a.device)
     source = latest_checkpoint(a.model) or a.model
+    if source == a.model and (Path(a.model)/"checkpoints").is_dir(): raise ValueError(f"model {a.model} is a run without a checkpoint yet")
     model = from_pretrained(source, device=device)
     if not model.config.num_classes: raise ValueError(f"model {a.model} is conditioned on text: pixnerd-sample draws from class models")
     labels = parse_classes(a.classes, model.config.num_classes) * a.count
@@ -242,7 +252,7 @@ def sample_main(arguments:Sequence[str]) -> None:
         record = {"model": str(source), "config": asdict(model.config), "classes": a.classes, "count": a.count, "seed": a.seed, "sampler": sampler, "size": list(images.shape[-2:]),
                   "seconds": round(time.perf_counter() - start, 2), "made_by": provenance(device)}
         write_whole(folder/"samples.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-    print(f"{len(images)} images in {record['seconds']:.1f} s: {folder/'samples.png'}")
+    print(f"{len(images)} images in {record['seconds']:.1f} s: {Path(a.out)/'samples.png'}")
 
 # %% ../nbs/17_cli.ipynb #4c0a80b3
 def sample_command() -> None:

@@ -100,19 +100,21 @@ def imagenet_names(
     except ImportError: raise ValueError("ImageNet's class names come with torchvision, which is not installed: pip install torchvision, or give class ids") from None
     return ResNet18_Weights.DEFAULT.meta["categories"]
 
-# %% ../nbs/09_data.ipynb #c8449ae7
+# %% ../nbs/09_data.ipynb #83593653
 def cond_from_names(
     names:Sequence[str|int], # class names, any case, or ids
     choices:Sequence[str]|None=None, # names of the classes, in order; None: ImageNet's
 ) -> Tensor: # (B,) class ids; raises `ValueError` naming what is unknown and the nearest names
     "Class ids from names or ids."
+    if isinstance(names, str): raise ValueError(f"names must be a list of class names or ids, got the single text {names!r}")
     choices, ids = imagenet_names() if choices is None else list(choices), []
     known = {}
     for i, name in enumerate(choices): known.setdefault(name.lower(), i)
     for name in names:
-        i = name if isinstance(name, int) else known.get(name.strip().lower(), int(name) if name.strip().isdigit() else None)
+        text = str(name).strip().lower()
+        i = known.get(text, int(text) if text.isdecimal() else None)
         if i is None or not 0 <= i < len(choices):
             near = get_close_matches(str(name).lower(), known, 3, .4)
             raise ValueError(f"unknown class {name!r}: " + (f"did you mean {', '.join(near)}?" if near else f"must be a name or an id from 0 to {len(choices) - 1}"))
         ids.append(i)
-    return torch.tensor(ids)
+    return torch.tensor(ids, dtype=torch.long)

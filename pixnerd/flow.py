@@ -39,13 +39,13 @@ def preview(
     "The clean image that a velocity points at."
     return x + (1 - over_pixels(t, x)) * velocity
 
-# %% ../nbs/07_flow.ipynb #117861f1
+# %% ../nbs/07_flow.ipynb #079a86c7
 def shift_time(
     t:Tensor|float, # times in [0, 1]
     shift:float, # above 1: towards noise; 1: unchanged
 ) -> Tensor|float: # times in [0, 1]; 0 and 1 stay
     "Move times towards noise, as larger images need it."
-    if not shift > 0: raise ValueError(f"time_shift must be greater than 0, got {shift}")
+    if not 0 < shift < float("inf"): raise ValueError(f"time_shift must be greater than 0 and finite, got {shift}")
     return t / (t + (1 - t) * shift)
 
 # %% ../nbs/07_flow.ipynb #310b0315

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'RECOMMENDED', 'step_times', 'make_noise', 'guide', 'Step', 'euler', 'heun', 'adams_weights', 'adams',
-           'sde', 'check_request', 'denoise', 'sample', 'seam_meter']
+           'sde', 'check_tensors_of', 'check_request', 'denoise', 'sample', 'seam_meter']
 
 # %% ../nbs/08_samplers.ipynb #1aebc2a0
 import math
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from .flow import preview, shift_time
 
-# %% ../nbs/08_samplers.ipynb #2f2c3ba4
+# %% ../nbs/08_samplers.ipynb #d8a77e3c
 def step_times(
     steps:int, # how many steps N
     time_shift:float=1., # above 1: more of the steps near noise
 ) -> list[float]: # N + 1 times from 0 to 1
     "Where a sampler stops on its way."
-    if steps < 1: raise ValueError(f"steps must be at least 1, got {steps}")
+    if not isinstance(steps, int) or not 1 <= steps <= 100_000: raise ValueError(f"steps must be a whole number from 1 to 100000, got {steps}")
     return [shift_time(i / steps, time_shift) for i in range(steps + 1)]
 
-# %% ../nbs/08_samplers.ipynb #d29421dd
+# %% ../nbs/08_samplers.ipynb #29dd8456
 def make_noise(
     indices:Iterable[int], # number of each image, not negative
     shape:tuple[int, int, int], # (C, H, W)
@@ -36,10 +36,14 @@ def make_noise(
     moment:int=0, # 0: the noise an image starts from; above: fresh noise for a later step
 ) -> Tensor: # (B, C, H, W) standard normal noise, float32 on the CPU
     "Noise decided by (seed, index, moment) alone: numpy's counter-based Philox with the key (seed, index)."
-    if seed < 0: raise ValueError(f"seed must not be negative, got {seed}")
-    philox = lambda i: np.random.Philox(key=[seed, i], counter=[0, 0, 0, moment])
-    draw = lambda i: np.random.Generator(philox(i)).standard_normal(shape, dtype=np.float32)
-    return torch.from_numpy(np.stack([draw(i) for i in indices]))
+    indices = list(indices)
+    for name, n in (("seed", seed), ("moment", moment), *(("indices", i) for i in indices)):
+        if not isinstance(n, (int, np.integer)) or not 0 <= n < 2 ** 63: raise ValueError(f"{name} must be whole, from 0 to 2**63 - 1, got {n!r}")
+    noise = np.empty((len(indices), *shape), dtype=np.float32)
+    for row, i in zip(noise, indices):
+        philox = np.random.Philox(key=np.array([seed, i], dtype=np.uint64), counter=np.array([0, 0, 0, moment], dtype=np.uint64))
+        np.random.Generator(philox).standard_normal(out=row, dtype=np.float32)
+    return torch.from_numpy(noise)
 
 # %% ../nbs/08_samplers.ipynb #cca8c4d5
 def guide(
@@ -147,7 +151,22 @@ METHODS:dict[str, Callable] = {   # name -> `make(order, fresh)`, which gives a 
     "adams": lambda order, fresh: partial(adams, order=order),
     "sde": lambda order, fresh: partial(sde, fresh=fresh)}
 
-# %% ../nbs/08_samplers.ipynb #4d56b680
+# %% ../nbs/08_samplers.ipynb #5e8eb922
+def check_tensors_of(
+    noise:Tensor, # as given to `denoise`
+    cond:Tensor, # as given to `denoise`
+    null_cond:Tensor|None, # as given to `denoise`
+    num_classes:int|None, # from the model's configuration, where it has one
+) -> None: # raises `ValueError` naming the argument, what it is and what would do
+    "Refuse what is no tensor, or a tensor of the wrong kind."
+    for name, a in (("noise", noise), ("cond", cond), ("null_cond", null_cond)):
+        if not isinstance(a, Tensor) and (a is not None or name != "null_cond"): raise ValueError(f"{name} must be a tensor, got {type(a).__name__}")
+        if a is not None and a.device != noise.device: raise ValueError(f"{name} must be on {noise.device} as noise is, got {a.device}")
+    if noise.ndim < 2 or not noise.is_floating_point(): raise ValueError(f"noise must be float (B, C, H, W), got {noise.dtype} {tuple(noise.shape)}")
+    if num_classes and (cond.ndim != 1 or cond.dtype not in (torch.int32, torch.int64)):
+        raise ValueError(f"cond must be (B,) int64 class ids, got {cond.dtype} {tuple(cond.shape)}")
+
+# %% ../nbs/08_samplers.ipynb #85b0518a
 def check_request(
     noise:Tensor, # as given to `denoise`
     cond:Tensor,
@@ -159,9 +178,10 @@ def check_request(
     num_classes:int|None, # from the model's configuration, where it has one
 ) -> None: # raises `ValueError` naming the argument, its value and what would do
     "Refuse a request that cannot be sampled."
+    check_tensors_of(noise, cond, null_cond, num_classes)
     low, high = guidance_interval
     if method not in METHODS: raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not 1 <= order <= 4: raise ValueError(f"order must be 1 to 4, got {order}")
+    if order not in (1, 2, 3, 4): raise ValueError(f"order must be 1 to 4, got {order}")
     if not math.isfinite(guidance_scale): raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}")
     if not noise.isfinite().all(): raise ValueError("noise must be finite, got NaN or infinity")
     if len(cond) != len(noise): raise ValueError(f"cond must have one entry an image: got {len(cond)} for {len(noise)} images")
@@ -173,7 +193,7 @@ def check_request(
         if num_classes and ids is not None and len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= num_classes:
             raise ValueError(f"{name} must hold class ids 0 to {num_classes - 1} (null class {num_classes}), got {int(ids.min())} to {int(ids.max())}")
 
-# %% ../nbs/08_samplers.ipynb #71319315
+# %% ../nbs/08_samplers.ipynb #282afea6
 def denoise(
     model:Callable, # `model(x, t, cond, base_size=None) -> velocity`, a `PixNerd` for example
     noise:Tensor, # (B, C, H, W) standard normal noise; its dtype is kept throughout
@@ -195,6 +215,7 @@ def denoise(
     times = step_times(steps, time_shift)
     velocity = torch.inference_mode()(guide(model, cond, null_cond, guidance_scale, guidance_interval, base_size))
     numbers = range(len(noise)) if indices is None else indices
+    if len(numbers) != len(noise): raise ValueError(f"indices must have one number an image: got {len(numbers)} for {len(noise)} images")
     fresh = lambda i: make_noise(numbers, noise.shape[1:], seed, moment=i + 1).to(noise)
     return METHODS[method](order, fresh)(velocity, noise, times)
 

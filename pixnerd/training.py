@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['option', 'TrainConfig', 'check_run', 'pick_device', 'provenance', 'cpu_name', 'Shuffled', 'mix', 'Batch', 'draw',
            'Average', 'latest_checkpoint', 'State', 'save_checkpoint', 'load_checkpoint', 'learning_rate', 'TrainStep',
-           'train_step', 'open_run', 'step_of', 'Log', 'train', 'steps_of', 'read_log', 'show_loss']
+           'train_step', 'read_run', 'open_run', 'lock_run', 'step_of', 'Log', 'train', 'steps_of', 'read_log',
+           'show_loss']
 
-# %% ../nbs/11_training.ipynb #201b0e3f
+# %% ../nbs/11_training.ipynb #9f9617b4
 import json
 import math
+import os
 import pickle
 import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ def option(
     "A setting with its description."
     return field(default=default, metadata={"help": help})
 
-# %% ../nbs/11_training.ipynb #5d692b22
+# %% ../nbs/11_training.ipynb #9cfb1495
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides a training run."
@@ -60,21 +62,28 @@ class TrainConfig:
     log_every:int = option(25, "steps between lines of the log")
     device:str = option("auto", "auto, cpu or cuda")
 
-    def __post_init__(self): check_run(self)
+    def __post_init__(self):
+        object.__setattr__(self, "out", os.fspath(self.out))
+        check_run(self)
 
-# %% ../nbs/11_training.ipynb #8e2d4105
+# %% ../nbs/11_training.ipynb #74530498
 def check_run(
     c:TrainConfig, # what a run is told
 ) -> None: # raises `ValueError` naming the setting, its value and what would do
     "Refuse a run that cannot work, before anything is loaded."
+    for f in fields(c):
+        value, kind = getattr(c, f.name), type(f.default)
+        fits = type(value) in (int, float) if kind is float else type(value) is kind
+        if not fits: raise ValueError(f"{f.name} must be {kind.__name__}, got {value!r}")
+    if not c.out.strip(): raise ValueError("out must name a folder, got ''")
     for name in "steps batch save_every log_every".split():
         if getattr(c, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(c, name)}")
-    if not (math.isfinite(c.lr) and c.lr > 0): raise ValueError(f"lr must be greater than 0, got {c.lr}")
+    if not 0 < c.lr < 1e3: raise ValueError(f"lr must be greater than 0 and less than 1000, got {c.lr}")
     for name in "warmup weight_decay clip seed".split():
-        if not getattr(c, name) >= 0: raise ValueError(f"{name} must not be negative, got {getattr(c, name)}")
+        if not 0 <= getattr(c, name) < 2 ** 63: raise ValueError(f"{name} must not be negative, nor 2**63 or more, got {getattr(c, name)}")
     for name in "label_drop ema".split():
         if not 0 <= getattr(c, name) < 1: raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(c, name)}")
-    if not c.time_shift > 0: raise ValueError(f"time_shift must be greater than 0, got {c.time_shift}")
+    if not 0 < c.time_shift < math.inf: raise ValueError(f"time_shift must be greater than 0 and finite, got {c.time_shift}")
     if c.data not in DATASETS: raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {c.data!r}")
     if c.preset not in PRESETS: raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {c.preset!r}")
     if PRESETS[c.preset].text_width: raise ValueError(f"preset must be a class model, got {c.preset!r}: text models cannot be trained here yet")
@@ -171,15 +180,15 @@ class Average:
         torch._foreach_lerp_(list(self.weights.values()), [w.float() for w in model.state_dict().values()], 1 - decay)
         self.updates += 1
 
-# %% ../nbs/11_training.ipynb #f88b95ac
+# %% ../nbs/11_training.ipynb #105e9574
 def latest_checkpoint(
     out:str|Path, # folder of a run
 ) -> Path|None: # the newest complete checkpoint, or None
     "Where a run can be continued."
-    found = [p for p in (Path(out)/"checkpoints").glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    found = [p for p in (Path(out)/"checkpoints").glob("step-*") if p.name.removeprefix("step-").isdecimal() and p.is_dir()]
     return max(found, key=lambda p: int(p.name.removeprefix("step-")), default=None)
 
-# %% ../nbs/11_training.ipynb #0b36f713
+# %% ../nbs/11_training.ipynb #33c1eca9
 class State:
     "A run in memory: model, optimiser, averaged weights, and how far it is."
     def __init__(self,
@@ -191,7 +200,7 @@ class State:
         from accelerate import Accelerator   # here, because it takes as long to import as torch
         device = pick_device(config.device)
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.config, self.step, self.seconds, self.whole = config, 0, 0., True
+        self.config, self.step, self.seconds, self.whole, self.lock = config, 0, 0., True, None
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -200,7 +209,7 @@ class State:
         self.model, self.optimiser = self.accelerator.prepare(self.raw, optimiser)
         self.average = Average(self.raw, config.ema)
 
-# %% ../nbs/11_training.ipynb #fbccaba9
+# %% ../nbs/11_training.ipynb #cbe3323e
 def save_checkpoint(
     state:State, # the run
 ) -> Path: # the checkpoint's folder
@@ -209,6 +218,9 @@ def save_checkpoint(
     if folder.exists() or not state.accelerator.is_main_process: return folder
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    if not all(w.isfinite().all() for w in [*state.raw.state_dict().values(), *state.average.weights.values()]):
+        state.whole = False                 # nothing to save, now or on the way out
+        raise ValueError(f"training diverged: the weights are not finite at step {state.step}. Lower lr, or set clip; the checkpoint before was kept")
     with torch.device("meta"): averaged = PixNerd(state.raw.config)
     averaged.load_state_dict(state.average.weights, assign=True)
     rest = {"step": state.step, "model": state.raw.state_dict(), "optimiser": state.optimiser.state_dict(),
@@ -222,7 +234,7 @@ def save_checkpoint(
         if old != folder: shutil.rmtree(old)
     return folder
 
-# %% ../nbs/11_training.ipynb #33325934
+# %% ../nbs/11_training.ipynb #11ceec88
 def load_checkpoint(
     state:State, # the run, freshly made; changed in place
     folder:Path, # a folder made by `save_checkpoint`
@@ -234,7 +246,8 @@ def load_checkpoint(
         state.raw.load_state_dict(saved["model"])
         state.optimiser.load_state_dict(saved["optimiser"])
         state.step, state.average.updates, state.seconds = saved["step"], saved["updates"], saved["seconds"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError) as e:
+        if state.step != int(folder.name.removeprefix("step-")): raise ValueError(f"it is of step {state.step}")
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError, pickle.UnpicklingError) as e:
         what = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(f"checkpoint {folder} is damaged ({what}): remove that folder to start again") from e
     state.average.weights = {name: w.float() for name, w in averaged.state_dict().items()}
@@ -280,33 +293,61 @@ def train_step(
     state.step, state.whole = state.step + 1, True
     return TrainStep(state.step, loss.detach(), batch.t, norm, lr)
 
-# %% ../nbs/11_training.ipynb #4fe3608c
+# %% ../nbs/11_training.ipynb #aaca547f
+def read_run(
+    path:Path, # `config.json` of a run
+) -> dict: # what the run was told; raises `ValueError` for anything else
+    "Read a run's settings."
+    try: values = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e: raise ValueError(f"{path} is damaged ({e}): restore it, or choose another out") from None
+    if not isinstance(values, dict) or not {"preset", "steps", "seed"} <= set(values):
+        raise ValueError(f"{path} is not the configuration of a run: choose another out, nothing was changed")
+    return values
+
+# %% ../nbs/11_training.ipynb #79b98c5a
 def open_run(
     state:State, # a fresh run; taken up from its checkpoint where there is one
-) -> None: # raises `ValueError` where the folder holds a run with other settings, `OSError` where it cannot be written
+) -> None: # raises `ValueError` where the folder holds anything but a run with these settings, `OSError` where it cannot be written
     "Start a run's folder, or continue in it."
     out, config = Path(state.config.out), asdict(state.config)
-    out.mkdir(parents=True, exist_ok=True)
     checkpoint, path = latest_checkpoint(out), out/"config.json"
-    if checkpoint and path.is_file():
-        before = json.loads(path.read_text())
+    before = read_run(path) if path.exists() else None
+    if before is None and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"out {out} holds files but no config.json of a run: choose another out, nothing was changed")
+    if checkpoint:
         changed = [name for name in config if name not in ("out", "device", "save_every") and before.get(name) != config[name]]
         if changed: raise ValueError(f"{changed[0]} was {before.get(changed[0])} in the run at {out}, got {config[changed[0]]}: "
                                      f"choose another out, or remove that folder")
-    made_by = provenance(state.accelerator.device)
-    for name, record in (("config.json", config), ("made_by.json", made_by)):
+        return load_checkpoint(state, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, record in (("config.json", config), ("made_by.json", provenance(state.accelerator.device))):
         write_whole(out/name, lambda p: p.write_text(json.dumps(record, indent=2) + "\n"))
-    if checkpoint: load_checkpoint(state, checkpoint)
 
-# %% ../nbs/11_training.ipynb #ef556cb8
+# %% ../nbs/11_training.ipynb #238a1890
+def lock_run(
+    out:str|Path, # folder of a run
+): # an open file that holds the lock until it is closed; raises `ValueError` while another training runs there
+    "Keep a second training out of a run's folder."
+    lock = open(Path(out)/".lock", "w")
+    try:
+        import fcntl
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError: pass                # no such locks on Windows
+    except OSError:
+        lock.close()
+        raise ValueError(f"another training is running in {out}: wait for it, or choose another out") from None
+    return lock
+
+# %% ../nbs/11_training.ipynb #0a9532d7
 def step_of(
     line:str, # a line of a log
-) -> float: # its step; infinite for a line that an interruption cut off
+) -> float: # its step; infinite for a line that is damaged, or that an interruption cut off
     "The step a line of the log belongs to."
-    try: return json.loads(line)["step"]
-    except json.JSONDecodeError: return math.inf
+    try: step = json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError): return math.inf
+    return step if isinstance(step, int) else math.inf
 
-# %% ../nbs/11_training.ipynb #00229bb2
+# %% ../nbs/11_training.ipynb #a6495e94
 class Log:
     "The run's log: one JSON object a line, `log_every` steps averaged in each."
     def __init__(self,
@@ -314,14 +355,15 @@ class Log:
         step:int, # steps already done; later lines, of work that was lost, are dropped
         bins:int=10, # equal bins of time for the loss
     ):
-        self.path, self.every, self.bins, self.seen = Path(config.out)/"log.jsonl", config.log_every, bins, []
-        kept = [line for line in self.path.read_text().splitlines() if step_of(line) <= step] if self.path.is_file() else []
+        self.path, self.every, self.last = Path(config.out)/"log.jsonl", config.log_every, config.steps
+        self.bins, self.seen = bins, []
+        kept = [line for line in self.path.read_text(errors="replace").splitlines() if step_of(line) <= step] if self.path.is_file() else []
         write_whole(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
 
     def add(self, done:TrainStep, seconds:float) -> None:
         "Remember a step; every `log_every` steps write a line."
         self.seen.append(done)
-        if done.step % self.every: return
+        if done.step % self.every and done.step != self.last: return
         loss, t = (torch.cat([getattr(s, name) for s in self.seen]).cpu() for name in ("loss", "t"))
         which = (t * self.bins).long().clamp(max=self.bins - 1)
         total, count = torch.zeros(2, self.bins).index_add_(1, which, torch.stack([loss, torch.ones_like(loss)]))
@@ -330,7 +372,7 @@ class Log:
         with self.path.open("a") as file: file.write(json.dumps(line) + "\n")
         self.seen = []
 
-# %% ../nbs/11_training.ipynb #25fc78dc
+# %% ../nbs/11_training.ipynb #45ac003b
 def train(
     config:TrainConfig, # what to do
 ) -> Iterator[TrainStep]: # every step; raises `ValueError` or `OSError` at once for a run that cannot be started or continued
@@ -338,9 +380,10 @@ def train(
     data = load_data(config.data, "train", PRESETS[config.preset].image_size)
     state = State(config, data.images.shape[1], data.images.shape[2], len(data.names))
     open_run(state)
+    if state.accelerator.is_main_process: state.lock = lock_run(config.out)
     return steps_of(state, data, Log(config, state.step))
 
-# %% ../nbs/11_training.ipynb #d7913dec
+# %% ../nbs/11_training.ipynb #37a4bd96
 def steps_of(
     state:State, # an opened run
     data:Dataset, # pairs of image and class id
@@ -360,13 +403,18 @@ def steps_of(
             yield done
     finally:
         if state.whole and state.step: save_checkpoint(state)
+        if state.lock: state.lock.close()
 
-# %% ../nbs/11_training.ipynb #9db9e9e3
+# %% ../nbs/11_training.ipynb #ecb5b9c7
 def read_log(
     out:str|Path, # folder of a run
-) -> list[dict]: # one record for every `log_every` steps
+) -> list[dict]: # one record for every `log_every` steps; raises `ValueError` where there is none
     "The log of a run."
-    return [json.loads(line) for line in (Path(out)/"log.jsonl").read_text().splitlines()]
+    path = Path(out)/"log.jsonl"
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    log = [json.loads(line) for line in lines if step_of(line) < math.inf]
+    if not log: raise ValueError(f"{path} holds no steps: the run has not logged yet, or its log was removed")
+    return log
 
 # %% ../nbs/11_training.ipynb #40373aaf
 def show_loss(

@@ -42,6 +42,7 @@ def broken(tmp_path) -> Path:
     (tmp_path/"badconfig"/"config.json").write_text("{not json")
     (tmp_path/"file").write_text("kept")
     (tmp_path/"full").mkdir()
+    (tmp_path/"empty"/"checkpoints").mkdir(parents=True)
     (tmp_path/"full"/"mine.txt").write_text("kept")
     return tmp_path
 
@@ -49,9 +50,13 @@ def broken(tmp_path) -> Path:
 @pytest.mark.parametrize("command, arguments, message", [
     ("train", ["--preset", "M/16"], "preset must be one of L/16"), ("train", ["--data", "mnist"], "data must be one of digits, got 'mnist'"),
     ("train", ["--steps", "0"], "steps must be at least 1, got 0"), ("train", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
-    ("train", ["--lr", "nan"], "lr must be greater than 0, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
+    ("train", ["--lr", "nan"], "lr must be greater than 0 and less than 1000, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
     ("train", ["--out", "file/run"], "file/run"),
-    ("train", ["--seed", "-1"], "seed must not be negative"), ("train", ["--colour", "red"], "unrecognized arguments: --colour red"),
+    ("train", ["--seed", "-1"], "seed must not be negative"), ("train", ["--seed", "99999999999999999999999"], "seed must not be negative, nor 2**63 or more"),
+    ("train", ["--out", "noconfig"], "holds files but no config.json of a run"), ("train", ["--out", "other"], "other/config.json is not the configuration of a run"),
+    ("train", ["--out", "badconfig"], "badconfig/config.json is damaged"), ("train", ["--out", ""], "out must name a folder"), ("train", ["--time-shift", "inf"], "time_shift must be greater than 0 and finite"),
+    ("sample", ["--seed", "-1"], "seed must be whole, from 0"), ("sample", ["--time-shift", "inf"], "time_shift must be greater than 0 and finite"), ("sample", ["--guidance-scale", "1e308"], "the model drew NaN or infinity"),
+    ("sample", ["--model", "file"], "is damaged, or no checkpoint written by torch.save"), ("sample", ["--model", "empty"], "is a run without a checkpoint yet"), ("sample", ["--steps", "9999999999"], "steps must be a whole number from 1 to 100000"), ("train", ["--colour", "red"], "unrecognized arguments: --colour red"),
     ("sample", ["--model", "digts"], "no model 'digts': must be a folder"), ("sample", ["--model", "nowhere/at/all"], "no model 'nowhere/at/all'"),
     ("sample", ["--model", "cut"], "cut/model.safetensors is damaged"), ("sample", ["--model", "other"], "do not fit the model"),
     ("sample", ["--model", "noconfig"], "no config.json in noconfig"), ("sample", ["--model", "badconfig"], "badconfig/config.json is damaged"),
@@ -66,7 +71,7 @@ def test_a_mistake_gets_one_line_and_changes_nothing(broken, command, arguments,
     monkeypatch.setattr(sys, "argv", [f"pixnerd-{command}", *arguments])
     with pytest.raises(SystemExit) as stopped: getattr(cli, f"{command}_command")()
     said = capsys.readouterr().err
-    told = [line for line in said.splitlines() if not line.startswith(("usage:", "     "))]
+    told = [line for line in said.splitlines() if line and not line.startswith(("usage:", "     ", "sample:", "\rsample:"))]
     assert stopped.value.code == 2 and len(told) == 1 and message in told[0], said
     assert {p: p.stat().st_mtime_ns for p in broken.rglob("*")} == before
 
@@ -74,6 +79,16 @@ def test_a_mistake_gets_one_line_and_changes_nothing(broken, command, arguments,
 def test_a_mistake_in_a_real_process(broken):
     done = run("sample", "--model", "cut", cwd=broken, PYTHONPATH=str(ROOT))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is damaged" in done.stderr and not done.stdout
+
+
+def test_an_interrupted_sampling_leaves_nothing_and_can_be_repeated(tmp_path):
+    code = ("import os, signal; import pixnerd.cli as cli; inner = cli.save_images\n"
+            "def save_images(*a, **k):\n    inner(*a, **k); os.kill(os.getpid(), signal.SIGINT)\n"
+            "cli.save_images = save_images; cli.sample_command()")
+    done = subprocess.run([sys.executable, "-c", code, "--count", "1", "--steps", "2", "--out", str(tmp_path/"deep"/"a")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and "stopped" in done.stderr and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+    assert run("sample", "--count", 1, "--steps", 2, "--out", tmp_path/"deep"/"a").returncode == 0
+    assert sorted(p.name for p in (tmp_path/"deep"/"a").iterdir()) == ["images", "samples.json", "samples.png"]
 
 
 def test_samples_are_fixed_by_seed_and_index(tmp_path):

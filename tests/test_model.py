@@ -114,3 +114,11 @@ def test_a_bfloat16_model_takes_float32_states():
     t, cond = torch.rand(2), torch.tensor([1, 2])
     full, half = model(x, t, cond), model.to(torch.bfloat16)(x, t, cond)
     assert half.dtype == x.dtype and (half - full).abs().max() < .05 * full.abs().max()
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(x=torch.zeros(2, 3, 16, 16)), r"x must be float \(B, 1, H, W\)"), (dict(x=torch.zeros(2, 1, 16, 16).int()), "x must be float"), (dict(t=torch.zeros(1)), "t must be .2,., one time an image"),
+    (dict(cond=torch.tensor([1])), "cond must be .2,. int64 class ids"), (dict(cond=torch.zeros(2)), "cond must be .2,. int64 class ids, got torch.float32"), (dict(base_size=16), "base_size must be a height and a width"),
+    (dict(base_size=(0, 16)), "base_size must be a height and a width")])
+def test_inputs_are_never_broadcast_or_misread(change, message):
+    with pytest.raises(ValueError, match=message): awake()(**dict(x=torch.zeros(2, 1, 16, 16), t=torch.zeros(2), cond=torch.tensor([1, 2])) | change)

@@ -101,10 +101,30 @@ def test_sampling_keeps_no_graph_and_no_training_mode():
 
 @pytest.mark.parametrize("bad, message", [
     (dict(noise=torch.full((2, 1, 2, 2), torch.inf)), "noise must be finite"), (dict(cond=torch.zeros(3)), "cond must have one entry an image: got 3 for 2"),
-    (dict(null_cond=torch.zeros(2, 5)), r"null_cond must have cond's shape \(2,\), got \(2, 5\)"), (dict(steps=-1), "steps must be at least 1, got -1"),
-    (dict(order=5), "order must be 1 to 4, got 5"), (dict(method="ddim"), "method must be one of euler.*, got 'ddim'"), (dict(guidance_scale=3., null_cond=None), "null_cond is needed for guidance_scale 3.0"),
-    (dict(guidance_interval=(.5, 1.5)), "guidance_interval must satisfy 0 <= low <= high <= 1, got 0.5, 1.5"), (dict(time_shift=-2.), "time_shift must be greater than 0, got -2.0")])
+    (dict(null_cond=torch.zeros(2, 5)), r"null_cond must have cond's shape \(2,\), got \(2, 5\)"), (dict(steps=-1), "steps must be a whole number from 1 to 100000, got -1"),
+    (dict(noise=torch.zeros(2, 1, 2, 2).int()), "noise must be float"), (dict(cond=[0, 1]), "cond must be a tensor, got list"), (dict(steps=2.5), "steps must be a whole number"),
+    (dict(method="sde", indices=[0]), "indices must have one number an image: got 1 for 2 images"), (dict(order=5), "order must be 1 to 4, got 5"), (dict(method="ddim"), "method must be one of euler.*, got 'ddim'"), (dict(guidance_scale=3., null_cond=None), "null_cond is needed for guidance_scale 3.0"),
+    (dict(guidance_interval=(.5, 1.5)), "guidance_interval must satisfy 0 <= low <= high <= 1, got 0.5, 1.5"), (dict(time_shift=-2.), "time_shift must be greater than 0 and finite, got -2.0")])
 def test_bad_requests_are_refused_at_once(bad, message):
     request = dict(noise=torch.zeros(2, 1, 2, 2), cond=torch.zeros(2), null_cond=torch.zeros(2)) | bad
     def never(*_): raise AssertionError("the model was called")
     with pytest.raises(ValueError, match=message): denoise(never, **request)
+
+
+def test_class_ids_are_checked_against_the_model():
+    from pixnerd import PixNerd
+    model, noise = PixNerd.from_preset("digits"), torch.zeros(2, 1, 32, 32)
+    for cond, message in [(torch.tensor([0, 11]), "cond must hold class ids 0 to 9"), (torch.tensor([-1, 0]), "cond must hold class ids"), (torch.zeros(2), "cond must be .B,. int64 class ids, got torch.float32")]:
+        with pytest.raises(ValueError, match=message): denoise(model, noise, cond)
+    with pytest.raises(ValueError, match="null_cond must hold class ids 0 to 9 .null class 10., got 11 to 11"):
+        denoise(model, noise, torch.tensor([0, 1]), torch.tensor([11, 11]), guidance_scale=2.)
+
+
+@pytest.mark.parametrize("bad", [dict(seed=-1), dict(seed=2 ** 63), dict(seed=1.5), dict(indices=[-1]), dict(indices=[.5]), dict(moment=-1)])
+def test_noise_has_whole_numbers_for_a_name(bad):
+    with pytest.raises(ValueError, match="must be whole, from 0 to"): make_noise(**dict(indices=[0], shape=(1, 2, 2)) | bad)
+
+
+def test_large_seeds_do_not_meet():
+    assert not torch.equal(make_noise([0], (1, 2, 2), 2 ** 63 - 1), make_noise([0], (1, 2, 2), 2 ** 63 - 2))
+    assert make_noise([], (1, 2, 2)).shape == (0, 1, 2, 2)

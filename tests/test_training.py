@@ -56,7 +56,7 @@ def test_two_processes_with_one_seed_agree_to_the_bit(whole, tmp_path):
 
 
 def test_a_run_leaves_what_it_promises(whole):
-    assert sorted(p.name for p in whole.iterdir()) == ["checkpoints", "config.json", "log.jsonl", "made_by.json"]
+    assert sorted(p.name for p in whole.iterdir()) == [".lock", "checkpoints", "config.json", "log.jsonl", "made_by.json"]
     assert [p.name for p in (whole/"checkpoints").iterdir()] == ["step-000012"]
     assert [line["step"] for line in read_log(whole)] == [3, 6, 9, 12]
     assert json.loads((whole/"config.json").read_text())["steps"] == 12
@@ -122,3 +122,44 @@ def test_training_learns():
     with tempfile.TemporaryDirectory() as out:
         losses = [s.loss.mean().item() for s in train(TrainConfig(out=out, steps=60, batch=32, lr=4e-3))]
     assert sum(losses[-10:]) < .75 * sum(losses[:10])
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
+    config = TrainConfig(out=str(tmp_path/"run"), **SHORT)
+    first = train(config)
+    next(first)
+    with pytest.raises(ValueError, match="another training is running in"): train(config)
+    first.close()
+    assert next(train(config)).step == 2
+
+
+def test_a_diverged_run_says_so_and_keeps_the_checkpoint_before(tmp_path):
+    "A weight becomes NaN after the checkpoint of step 5; the next checkpoint must not be written."
+    out = tmp_path/"run"
+    steps = train(TrainConfig(out=str(out), **SHORT))
+    for step in steps:
+        if step.step == 6: steps.gi_frame.f_locals["state"].raw.patch_embedding.bias.data[0] = torch.nan
+        if step.step == 7: break
+    with pytest.raises(ValueError, match="training diverged: the weights are not finite at step 7"): steps.close()
+    assert step_of(out) == 5 and all(w.isfinite().all() for w in weights(out))
+
+
+def test_a_model_folder_is_not_taken_for_a_run(tmp_path):
+    folder = from_pretrained("digits").save_pretrained(tmp_path/"model")
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(ValueError, match="is not the configuration of a run"): train(TrainConfig(out=str(folder), **SHORT))
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("bad, message", [(dict(steps=2.5), "steps must be int, got 2.5"), (dict(decay="no"), "decay must be bool, got 'no'"), (dict(lr="1"), "lr must be float")])
+def test_settings_of_the_wrong_kind(bad, message):
+    with pytest.raises(ValueError, match=message): TrainConfig(**bad)
+
+
+def test_a_log_that_was_cut_off_or_scribbled_on_does_not_stop_a_run(whole, tmp_path):
+    out = tmp_path/"run"
+    for step in train(TrainConfig(out=str(out), **SHORT)):
+        if step.step == 6: break
+    with (out/"log.jsonl").open("a") as log: log.write('[]\n{"step": "a"}\n{"step": 6, "lo')
+    finish(out)
+    assert same(whole, out) and [line["step"] for line in read_log(out)] == [3, 6, 9, 12]
