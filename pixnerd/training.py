@@ -416,17 +416,19 @@ def read_log(
     if not log: raise ValueError(f"{path} holds no steps: the run has not logged yet, or its log was removed")
     return log
 
-# %% ../nbs/11_training.ipynb #40373aaf
+# %% ../nbs/11_training.ipynb #c16f16df
 def show_loss(
     log:list[dict], # from `read_log`
 ) -> Picture: # shown as a cell's last value
     "The loss over training: its mean, and by time."
+    from matplotlib.ticker import LogLocator, NullFormatter
     steps, losses = [line["step"] for line in log], [line["loss"] for line in log]
     by_time = torch.tensor([[math.nan if v is None else v for v in line["loss_by_time"]] for line in log]).T
     with new_figure(1, 2, size=(8, 2.8)) as (picture, ((mean, times),)):
         mean.plot(steps, losses)
         mean.set(xlabel="step", ylabel="loss", yscale="log", title="mean loss")
-        for each in (mean.yaxis.set_major_formatter, mean.yaxis.set_minor_formatter): each("{x:.3g}")
+        mean.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        mean.yaxis.set_major_formatter("{x:g}"), mean.yaxis.set_minor_formatter(NullFormatter())
         drawn = times.imshow(by_time.log10(), origin="lower", aspect="auto", extent=(0, steps[-1], 0, 1), cmap="viridis")
         times.set(xlabel="step", ylabel="time t (0 is noise)", title="log10 of the loss by time")
         times.grid(False)

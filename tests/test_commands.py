@@ -82,7 +82,8 @@ def test_a_mistake_in_a_real_process(broken):
 
 
 def test_an_interrupted_sampling_leaves_nothing_and_can_be_repeated(tmp_path):
-    code = ("import os, signal; import pixnerd.cli as cli; inner = cli.save_images\n"
+    code = ("import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)   # a job in the background is started deaf to it\n"
+            "import pixnerd.cli as cli; inner = cli.save_images\n"
             "def save_images(*a, **k):\n    inner(*a, **k); os.kill(os.getpid(), signal.SIGINT)\n"
             "cli.save_images = save_images; cli.sample_command()")
     done = subprocess.run([sys.executable, "-c", code, "--count", "1", "--steps", "2", "--out", str(tmp_path/"deep"/"a")], cwd=ROOT, capture_output=True, text=True)
