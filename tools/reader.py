@@ -1,0 +1,22 @@
+"""Train the reader of digits and put it into the package: `python tools/reader.py` writes pixnerd/weights/reader/."""
+
+import json
+import time
+
+import torch
+from safetensors.torch import save_file
+
+from pixnerd.alignment import READER, train_reader
+from pixnerd.checkpoints import write_whole
+from pixnerd.data import digits
+from pixnerd.training import provenance
+
+start = time.perf_counter()
+reader = train_reader()
+READER.parent.mkdir(parents=True, exist_ok=True)
+write_whole(READER, lambda path: save_file({name: w.contiguous() for name, w in reader.state_dict().items()}, path, metadata={"format": "pt"}))
+held = digits("held-out")
+record = {"command": "python tools/reader.py", "epochs": 20, "seed": 0, "seconds": round(time.perf_counter() - start, 1),
+          "accuracy_on_held_out": (reader(held.images).argmax(1) == held.labels).double().mean().item(), "made_by": provenance(torch.device("cpu"))}
+write_whole(READER.with_name("training.json"), lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+print(json.dumps(record, indent=2))
