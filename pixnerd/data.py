@@ -655,7 +655,7 @@ def distance(
     crossed = ((py >= 0) != (py >= ey)) & ((px * ey < py * ex) == (ey > 0))
     return np.where(np.logical_xor.reduce(crossed), -nearest, nearest)
 
-# %% ../nbs/09_data.ipynb #fe839eac
+# %% ../nbs/09_data.ipynb #5b183c50
 @lru_cache(maxsize=64)
 def paints(
     *colours:str, # "#RRGGBB"
@@ -670,14 +670,15 @@ def paint(
 ) -> None:
     "Draw one object, lit from above, with a soft shadow around it."
     size, reach = canvas.shape[-1], REACH * thing.radius + halo
+    k = min(4, -(-96 // size))                                                     # points a pixel, across and down: corners need them where pixels are coarse
     left, right, top, bottom = (min(size, max(0, int(np.floor(v * size)))) for v in (thing.x - reach, thing.x + reach + 1 / size, thing.y - reach, thing.y + reach + 1 / size))
-    x = ((np.arange(left, right, dtype=np.float32) + .5) / size - thing.x)[None] / thing.radius
-    y = ((np.arange(top, bottom, dtype=np.float32) + .5) / size - thing.y)[:, None] / thing.radius
+    x = (((np.arange(left * k, right * k, dtype=np.float32) + .5) / (k * size) - thing.x) / thing.radius)[None]
+    y = (((np.arange(top * k, bottom * k, dtype=np.float32) + .5) / (k * size) - thing.y) / thing.radius)[:, None]
     c, s = np.float32(np.cos(np.radians(thing.angle))), np.float32(np.sin(np.radians(thing.angle)))
     d = distance(thing.shape, c * x + s * y, c * y - s * x) * np.float32(thing.radius)
-    covered = np.clip(.5 - d * size, 0, 1)
-    shadow = 1 - .3 * np.clip(1 - np.maximum(d, 0) / halo, 0, 1) ** 2
-    light = paints(COLOURS[thing.colour])[0] * (1 - .09 * y)
+    def pixels(values): return values.reshape(bottom - top, k, right - left, k).mean((1, 3))
+    covered, shadow = pixels(np.clip(.5 - d * (k * size), 0, 1)), pixels(1 - .3 * np.clip(1 - np.maximum(d, 0) / halo, 0, 1) ** 2)
+    light = paints(COLOURS[thing.colour])[0] * (1 - .09 * y.reshape(-1, k, 1).mean(1))
     part = canvas[:, top:bottom, left:right]
     part *= shadow
     part += covered * (np.minimum(light, 1) - part)
