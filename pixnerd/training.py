@@ -122,14 +122,14 @@ def check_run(
     device = pick_device(c.device)
     if c.precision == "fp16" and device.type == "cpu": raise ValueError("precision fp16 needs a GPU: use fp32 or bf16 on a cpu")
 
-# %% ../nbs/11_training.ipynb #5dbc66c0
+# %% ../nbs/11_training.ipynb #1da316a0
 def check_tracker(
     name:str, # for example "tensorboard"
 ) -> None: # raises `ValueError` for a tracker accelerate does not know, or that is not installed
     "Refuse a tracker that cannot work."
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     if name not in LOGGER_TYPE_TO_CLASS: raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)}, got {name!r}")
-    if name not in get_available_trackers(): raise ValueError(f"track {name} needs a package that is not installed: pip install {name}")
+    if name not in [kind.value for kind in get_available_trackers()]: raise ValueError(f"track {name} needs a package that is not installed: pip install {name}")
 
 # %% ../nbs/11_training.ipynb #652fdd22
 def pick_device(
@@ -308,7 +308,7 @@ def pick_precision(
     if name == "auto": name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
-# %% ../nbs/11_training.ipynb #bb8c8a8d
+# %% ../nbs/11_training.ipynb #96e58a82
 class State:
     "A run in memory: model, optimiser, averaged weights, and how far it is."
     def __init__(self,
@@ -320,7 +320,9 @@ class State:
         cpu = pick_device(config.device).type == "cpu"
         a = self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=config.track or None, project_dir=config.out)
         self.encoder = load_encoder(config.align, a.device) if config.align else None
-        trainee = Aligned(model, config.align_block, self.encoder.width) if self.encoder else model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(config.seed, 1))
+            trainee = Aligned(model, config.align_block, self.encoder.width) if self.encoder else model
         if config.recompute: recompute_blocks(model)
         if config.compile: trainee.compile()
         make = partial(torch.optim.AdamW, lr=config.lr, betas=(.9, config.beta2), weight_decay=config.weight_decay, fused=True)
