@@ -627,11 +627,11 @@ def corners(
     angles = np.radians(turn) + 2 * np.pi * np.arange(points * len(reach)) / (points * len(reach))
     return (np.tile(reach, points)[:, None] * np.stack([np.sin(angles), -np.cos(angles)], 1)).astype(np.float32)
 
-# %% ../nbs/09_data.ipynb #fd24c2d4
+# %% ../nbs/09_data.ipynb #494ede32
 REACH = 1.3 # how far corners reach, in radii
 SHAPES = {"circle": None, "square": corners(4, 1.25, turn=45), "triangle": corners(3, REACH), "star": corners(5, REACH, .6),
           "cross": np.array([(-.4, -1.15), (.4, -1.15), (.4, -.4), (1.15, -.4), (1.15, .4), (.4, .4), (.4, 1.15), (-.4, 1.15), (-.4, .4), (-1.15, .4), (-1.15, -.4), (-.4, -.4)], np.float32)}
-COLOURS = {"red": "#CE2A1E", "orange": "#F28E1C", "yellow": "#FFE135", "green": "#0B8A5B", "cyan": "#55C1EE", "blue": "#1F4FB4", "pink": "#F29AC4", "black": "#22252B"}
+COLOURS = {"red": "#CE2A1E", "orange": "#F28E1C", "yellow": "#FFD92B", "green": "#0B8A5B", "cyan": "#55C1EE", "blue": "#1F4FB4", "pink": "#DA4C98", "black": "#22252B"}
 GROUNDS = (("#D9DDE3", "#BFC7D1"), ("#E2DACE", "#CDC1B0"), ("#D6DED3", "#BBC8B9"), ("#DDD6E2", "#C5BCCE")) # top and bottom: mist, sand, sage, heather
 NUMBERS, SIZES = ("one", "two", "three", "four"), {"small": (.085, .1), "large": (.135, .155)} # radii from, to
 RELATIONS = ("and", "left of", "right of", "above", "below")
