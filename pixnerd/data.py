@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'MOST_PIXELS', 'FORMATS', 'SUFFIXES', 'HELD_OUT', 'REACH', 'SHAPES', 'COLOURS', 'GROUNDS', 'NUMBERS',
-           'SIZES', 'RELATIONS', 'PLACES', 'SKILLS', 'VOCABULARY', 'PAIRS', 'DATASETS', 'load_scans', 'cubic', 'shrink',
-           'enlarge', 'Example', 'ImageSet', 'digits', 'crop_square', 'to_rgb', 'open_picture', 'reason', 'Pictures',
-           'read_first', 'Texts', 'walk', 'is_picture', 'folders_in', 'split_folder', 'find_pictures',
-           'label_by_folder', 'Folder', 'read_caption', 'mix', 'Shuffled', 'spans', 'Examples', 'merge', 'read_indexed',
-           'open_hub', 'Columns', 'one_of', 'find_columns', 'read_row', 'Hub', 'Stream', 'walk_stream', 'read_streamed',
-           'batches', 'Thing', 'Group', 'Scene', 'corners', 'distance', 'paints', 'paint', 'draw_scene', 'noun',
-           'caption', 'parse_caption', 'is_held_out', 'Chance', 'arrange', 'make_groups', 'make_scene', 'Scenes',
-           'scenes', 'data_folder', 'Cifar', 'check_data', 'load_data', 'imagenet_names', 'cond_from_names']
+           'SIZES', 'RELATIONS', 'PLACES', 'SKILLS', 'PLURALS', 'VOCABULARY', 'PAIRS', 'DATASETS', 'load_scans',
+           'cubic', 'shrink', 'enlarge', 'Example', 'ImageSet', 'digits', 'crop_square', 'to_rgb', 'open_picture',
+           'reason', 'Pictures', 'read_first', 'Texts', 'walk', 'is_picture', 'folders_in', 'split_folder',
+           'find_pictures', 'label_by_folder', 'read_caption', 'Folder', 'mix', 'Shuffled', 'spans', 'Examples',
+           'merge', 'read_indexed', 'open_hub', 'Columns', 'one_of', 'find_columns', 'read_row', 'Hub', 'Stream',
+           'rows_of', 'walk_stream', 'read_streamed', 'batches', 'Thing', 'Group', 'Scene', 'corners', 'distance',
+           'paints', 'paint', 'draw_scene', 'noun', 'caption', 'parse_caption', 'is_held_out', 'Chance', 'arrange',
+           'make_groups', 'make_scene', 'Scenes', 'scenes', 'data_folder', 'Cifar', 'check_data', 'load_data',
+           'imagenet_names', 'cond_from_names']
 
-# %% ../nbs/09_data.ipynb #9c934fc9
+# %% ../nbs/09_data.ipynb #ef3a205e
 import io
+import math
 import os
 import random
 import warnings
@@ -225,22 +227,24 @@ def walk(
             yield from (f"{entry.name}/{path}" for path in walk(entry.path, (*above, here)))
         elif os.path.isfile(entry.path) or not os.path.exists(entry.path): yield entry.name     # also links to nowhere: they are reported when read
 
-# %% ../nbs/09_data.ipynb #1f9f5daa
+# %% ../nbs/09_data.ipynb #4803a718
 def is_picture(
     path:str, # of a file
 ) -> bool: # whether its name ends as picture files do
     "Whether a file is one to look at."
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
+# %% ../nbs/09_data.ipynb #2c1a067a
 def folders_in(
     folder:str|Path, # where to look
 ) -> list[str]: # names of folders, in alphabetical order
     "The folders that are not hidden."
     return sorted(e.name for e in os.scandir(folder) if not e.name.startswith(".") and os.path.isdir(e.path))
 
-# %% ../nbs/09_data.ipynb #7c6d9300
+# %% ../nbs/09_data.ipynb #2f45f004
 HELD_OUT = ("held-out", "heldout", "held_out", "val", "valid", "validation", "test") # names of a folder of held-out images, the first one found counts
 
+# %% ../nbs/09_data.ipynb #47a60824
 def split_folder(
     folder:Path, # what the user named
     split:str, # "train" or "held-out"
@@ -264,7 +268,7 @@ def find_pictures(
         raise ValueError(f"folder {str(folder)!r} holds no images: {len(files)} files ({what})")
     return pictures, sum(os.path.splitext(p)[0] in texts for p in pictures)
 
-# %% ../nbs/09_data.ipynb #ebcb6737
+# %% ../nbs/09_data.ipynb #0d4ca305
 def label_by_folder(
     folder:Path, # where the paths start
     train:Path, # where the training images are: its folders give the classes their ids
@@ -274,40 +278,12 @@ def label_by_folder(
     names = [name for name in folders_in(train) if any(map(is_picture, walk(train/name)))]
     loose = [p for p in paths if "/" not in p]
     if not names: return [train.resolve().name], np.zeros(len(paths), np.int32)
-    if loose: raise ValueError(f"folder {str(folder)!r} holds {len(loose)} images beside its class folders ({loose[0]} is one): move them into one of these, or away")
+    if loose: raise ValueError(f"folder {str(folder)!r} holds images beside its class folders ({len(loose)}, for example {loose[0]}): "
+                               f"move them into one of these, or away")
     ids = {name: i for i, name in enumerate(names)}
     strange = sorted({p.split("/")[0] for p in paths} - set(names))
     if strange: raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
     return names, np.array([ids[p.split("/")[0]] for p in paths], np.int32)
-
-# %% ../nbs/09_data.ipynb #a4c87cc5
-class Folder(Pictures):
-    "A folder of images: in class folders, or with captions beside them."
-    def __init__(self,
-        folder:str|Path, # where the images are
-        split:str="train", # "train" or "held-out"
-        size:int=256, # side of the examples in pixels
-    ): # raises `ValueError` where nothing can be made of the folder, saying what was found
-        self.folder, train, divided = split_folder(Path(folder).expanduser(), split)
-        paths, captioned = find_pictures(self.folder)
-        if 0 < captioned < len(paths) / 2: raise ValueError(f"folder {str(self.folder)!r}: {captioned} of {len(paths)} images have a .txt beside them, "
-                                                            f"too few for captions and too many for an accident")
-        names, labels = (None, np.zeros(len(paths), np.int32)) if captioned else label_by_folder(self.folder, train, paths)
-        if not divided:
-            held = (np.arange(len(paths)) - np.searchsorted(labels, labels)) % 20 == 19          # labels ascend, as the paths do
-            chosen = np.flatnonzero(held if split == "held-out" else ~held)
-            if not len(chosen): raise ValueError(f"folder {str(folder)!r} has fewer than 20 images of each class, so none is held out: put some into train/ and some into held-out/")
-            paths, labels = [paths[i] for i in chosen], labels[chosen]
-        super().__init__(names, size)
-        self.paths, self.labels = Texts(paths), labels
-        try: self[0]
-        except ValueError as error: raise ValueError(f"folder {str(folder)!r} holds {len(paths)} images, and no usable one: {error}") from None
-
-    def __len__(self) -> int: return len(self.paths)
-    def where(self, i:int) -> str: return self.paths[i]
-    def read(self, i:int) -> tuple[Image.Image, int|str]:
-        path = self.folder/self.paths[i]
-        return open_picture(path), int(self.labels[i]) if self.names else read_caption(path)
 
 # %% ../nbs/09_data.ipynb #4616ec1e
 def read_caption(
@@ -318,6 +294,34 @@ def read_caption(
     if not (found := next((p for p in files if p.is_file()), None)): raise ValueError("no caption beside it")
     if not (text := " ".join(found.read_text(encoding="utf-8-sig").split())): raise ValueError("its caption is empty")
     return text
+
+# %% ../nbs/09_data.ipynb #46964cf2
+class Folder(Pictures):
+    "A folder of images: in class folders, or with captions beside them."
+    def __init__(self,
+        folder:str|Path, # where the images are
+        split:str="train", # "train" or "held-out"
+        size:int=256, # side of the examples in pixels
+    ): # raises `ValueError` where nothing can be made of the folder, saying what was found
+        self.folder, train, divided = split_folder(Path(folder).expanduser(), split)
+        paths, captioned = find_pictures(self.folder)
+        if 0 < captioned < len(paths) / 2: raise ValueError(f"folder {str(self.folder)!r} has captions for {captioned} of its {len(paths)} images: they need a .txt beside most, or none")
+        names, labels = (None, np.zeros(len(paths), np.int32)) if captioned else label_by_folder(self.folder, train, paths)
+        if not divided:
+            held = (np.arange(len(paths)) - np.searchsorted(labels, labels)) % 20 == 19          # labels ascend, as the paths do
+            chosen = np.flatnonzero(held if split == "held-out" else ~held)
+            if not len(chosen): raise ValueError(f"folder {str(folder)!r} has fewer than 20 images of each class, so none is held out: divide it into train/ and held-out/")
+            paths, labels = [paths[i] for i in chosen], labels[chosen]
+        super().__init__(names, size)
+        self.paths, self.labels = Texts(paths), labels
+        try: self[0]
+        except ValueError as error: raise ValueError(f"folder {str(folder)!r} holds no usable image ({len(paths)} found): {error}") from None
+
+    def __len__(self) -> int: return len(self.paths)
+    def where(self, i:int) -> str: return self.paths[i]
+    def read(self, i:int) -> tuple[Image.Image, int|str]:
+        path = self.folder/self.paths[i]
+        return open_picture(path), int(self.labels[i]) if self.names else read_caption(path)
 
 # %% ../nbs/09_data.ipynb #3253d095
 def mix(
@@ -363,19 +367,21 @@ def spans(
     for step in count(start):
         for k in range(accumulate): yield step * batch + (process * accumulate + k) * each, each
 
-# %% ../nbs/09_data.ipynb #5a981b28
+# %% ../nbs/09_data.ipynb #f15024c7
 class Examples(NamedTuple):
     "A (micro-)batch of examples."
     images:Tensor # (B, C, S, S) uint8, or float32 in [-1, 1]
     labels:Tensor|list[str] # (B,) class ids, or captions
     skipped:tuple[tuple[str, str], ...]=() # (path, reason) of each unreadable picture that was passed over
 
+# %% ../nbs/09_data.ipynb #1ec03db5
 def merge(
     examples:Sequence[Example], # of one size and kind
 ) -> Examples: # the same, stacked
     "Examples to a batch."
     labels = [e.label for e in examples]
-    return Examples(torch.stack([e.image for e in examples]), labels if isinstance(labels[0], str) else torch.tensor(labels), tuple(s for e in examples for s in e.skipped))
+    skipped = tuple(pair for e in examples for pair in e.skipped)
+    return Examples(torch.stack([e.image for e in examples]), labels if isinstance(labels[0], str) else torch.tensor(labels), skipped)
 
 # %% ../nbs/09_data.ipynb #6bc3f7cc
 def read_indexed(
@@ -416,13 +422,14 @@ def open_hub(
     if "train" in found or len(found) == 1: return found["train" if "train" in found else next(iter(found))], split == "held-out"
     raise ValueError(f"data {name!r} has no split train, but {', '.join(found)}")
 
-# %% ../nbs/09_data.ipynb #219482f5
+# %% ../nbs/09_data.ipynb #cdfcf814
 class Columns(NamedTuple):
     "Where a table keeps what an example needs."
     image:str # column of pictures
     label:str # column of class ids or captions
     names:list[str]|None # class names; None: captions
 
+# %% ../nbs/09_data.ipynb #bca24774
 def one_of(
     columns:Sequence[str], # that would do
     known:Sequence[str], # names to prefer, the first one first
@@ -430,7 +437,7 @@ def one_of(
     "Choose a column, where there is a choice."
     return columns[0] if len(columns) == 1 else next((name for name in known if name in columns), None)
 
-# %% ../nbs/09_data.ipynb #524bc87e
+# %% ../nbs/09_data.ipynb #9da38866
 def find_columns(
     features, # the columns of a Hugging Face data set, with their types
     name:str, # what the user called it, perhaps with #COLUMN
@@ -444,10 +451,12 @@ def find_columns(
     kinds = {column: kind(f) for column, f in (features or {}).items()}
     def some(wanted): return [c for c, k in kinds.items() if k == wanted]
     image = one_of(some("picture"), ("image", "img", "jpg", "png", "picture"))
-    label = name.partition("#")[2] or one_of(some("class"), ("label", "labels", "class")) or not some("class") and one_of(some("text"), ("caption", "text", "txt", "prompt"))
+    known = one_of(some("class"), ("label", "labels", "class")) if some("class") else one_of(some("text"), ("caption", "text", "txt", "prompt"))
+    label = name.partition("#")[2] or known
     listed = ", ".join(f"{c} ({k})" for c, k in kinds.items())
     if not image: raise ValueError(f"data {name!r}: no column, or more than one, may hold the pictures: {listed}")
-    if kinds.get(label) not in ("class", "text"): raise ValueError(f"data {name!r}: cannot tell which column holds classes or captions; add #COLUMN for one of: {listed}")
+    if kinds.get(label) not in ("class", "text"):
+        raise ValueError(f"data {name!r}: cannot tell which column holds classes or captions; add #COLUMN for one of: {listed}")
     return Columns(image, label, features[label].names if kinds[label] == "class" else None)
 
 # %% ../nbs/09_data.ipynb #c3c36639
@@ -465,7 +474,7 @@ def read_row(
         with fsspec.open(picture["path"], "rb") as file: data = file.read()
     return open_picture(data), " ".join(label.split()) if columns.names is None else label
 
-# %% ../nbs/09_data.ipynb #5174387d
+# %% ../nbs/09_data.ipynb #881bb365
 class Hub(Pictures):
     "A data set of the Hugging Face hub, on this machine's disk."
     def __init__(self,
@@ -473,8 +482,8 @@ class Hub(Pictures):
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
     ): # raises `ValueError` where it cannot be had, or has no columns that would do
-        from datasets import Image as HubImage
         source, held = open_hub(name, split, streaming=False)
+        from datasets import Image as HubImage
         self.columns = find_columns(source.features, name)
         self.source = source.select_columns([self.columns.image, self.columns.label]).cast_column(self.columns.image, HubImage(decode=False))
         if held is not None: self.source = self.source.select(np.flatnonzero((np.arange(len(source)) % 20 == 19) == held))
@@ -485,7 +494,7 @@ class Hub(Pictures):
     def where(self, i:int) -> str: return (self.source[i][self.columns.image] or {}).get("path") or f"row {i}"
     def read(self, i:int) -> tuple[Image.Image, int|str]: return read_row(self.source[i], self.columns)
 
-# %% ../nbs/09_data.ipynb #544fd14f
+# %% ../nbs/09_data.ipynb #c3fba824
 class Stream(IterableDataset):
     "A data set of the Hugging Face hub, read as it goes."
     channels, block = 3, 1000
@@ -494,31 +503,35 @@ class Stream(IterableDataset):
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
     ): # raises `ValueError` where it cannot be had, or has no columns that would do
-        from datasets import Image as HubImage
         source, self.held = open_hub(name, split, streaming=True)
+        from datasets import Image as HubImage
         if source.features is None: source = source._resolve_features()           # files that do not say: from their first rows
         self.columns, self.name, self.size, self.count = find_columns(source.features, name), name, size, None
         self.names = self.columns.names
         self.source = source.select_columns([self.columns.image, self.columns.label]).cast_column(self.columns.image, HubImage(decode=False))
 
-    def rows(self, order:Iterable[int]|None=None) -> Iterator[tuple[str, dict]]:
-        "Name and content of each row, its picture not decoded, file after file."
-        files = self.source.num_shards
-        for k in range(files) if order is None else order:
-            for i, row in enumerate(self.source.shard(files, k)):
-                if self.held is None or (i % 20 == 19) == self.held: yield f"file {k}, row {i}", row
-
     def where(self, item:tuple[str, dict]) -> str: return (item[1][self.columns.image] or {}).get("path") or item[0]
     def read(self, item:tuple[str, dict]) -> tuple[Image.Image, int|str]: return read_row(item[1], self.columns)
     def __iter__(self) -> Iterator[Example]:
-        rows = self.rows()
+        rows = rows_of(self)
         while block := list(islice(rows, self.block)): yield from (self.example(block, k) for k in range(len(block)))
 
     def example(self, block:Sequence, k:int) -> Example:
         "The example at a place of a block; one that cannot be read is replaced by the next of its block."
         return read_first(self, (*block[k:], *block[:k]), self.size)
 
-# %% ../nbs/09_data.ipynb #64d50e21
+# %% ../nbs/09_data.ipynb #1a011422
+def rows_of(
+    data:Stream, # what to read
+    order:Iterable[int]|None=None, # in which order its files; None: as they are
+) -> Iterator[tuple[str, dict]]: # name and content of each row of the split, its picture not decoded
+    "One epoch of a stream, file after file."
+    files = data.source.num_shards
+    for k in range(files) if order is None else order:
+        for i, row in enumerate(data.source.shard(files, k)):
+            if data.held is None or (i % 20 == 19) == data.held: yield f"file {k}, row {i}", row
+
+# %% ../nbs/09_data.ipynb #e142d8c5
 def walk_stream(
     data:Stream, # what to read
     seed:int, # decides every epoch's order
@@ -529,7 +542,7 @@ def walk_stream(
     while True:
         if data.count: epoch, position = epoch + position // data.count, position % data.count
         def shuffle(n, *what): return torch.randperm(n, generator=torch.Generator().manual_seed(mix(seed, epoch, *what))).tolist()
-        rows, at = data.rows(shuffle(data.source.num_shards)), 0
+        rows = rows_of(data, shuffle(data.source.num_shards))
         at = sum(1 for _ in islice(rows, position // size * size))                 # read, not decoded
         while block := list(islice(rows, size)):
             block = [block[i] for i in shuffle(len(block), at // size)]
@@ -568,7 +581,7 @@ def read_streamed(
             yield finish(merge(examples))
     finally: reader.shutdown(cancel_futures=True), decoders.shutdown(cancel_futures=True)
 
-# %% ../nbs/09_data.ipynb #a1758dad
+# %% ../nbs/09_data.ipynb #16ab5130
 def batches(
     data, # a data set, or a `Stream`
     batch:int, # examples of a step, over all processes and micro-batches
@@ -585,11 +598,12 @@ def batches(
     for name, (value, low) in least.items():
         if value < low: raise ValueError(f"{name} must be at least {low}, got {value}")
     if not 0 <= process < processes: raise ValueError(f"process must be from 0 to {processes - 1}, got {process}")
-    if batch % (processes * accumulate): raise ValueError(f"batch must be a multiple of processes × accumulate = {processes} × {accumulate} = {processes * accumulate}, got {batch}")
+    parts = processes * accumulate
+    if batch % parts: raise ValueError(f"batch must be a multiple of processes × accumulate = {processes} × {accumulate} = {parts}, got {batch}")
     order = spans(batch, start, process, processes, accumulate)
     return (read_streamed if isinstance(data, Stream) else read_indexed)(data, order, seed, workers, pin)
 
-# %% ../nbs/09_data.ipynb #c2da5942
+# %% ../nbs/09_data.ipynb #d716dfe6
 class Thing(NamedTuple):
     "One object of a scene. Lengths are parts of the picture's side, so that a scene has no resolution."
     shape:str # one of `SHAPES`
@@ -600,6 +614,7 @@ class Thing(NamedTuple):
     radius:float # of the circle of about its area; corners reach up to `REACH` times as far
     angle:float # degrees, clockwise
 
+# %% ../nbs/09_data.ipynb #daeb2e01
 class Group(NamedTuple):
     "What a caption says of one or several objects that are alike; empty where it says nothing."
     count:int # 1 to 4
@@ -607,6 +622,7 @@ class Group(NamedTuple):
     colour:str # one of `COLOURS` or ""
     shape:str # one of `SHAPES`
 
+# %% ../nbs/09_data.ipynb #901f96f0
 class Scene(NamedTuple):
     "All there is to know about a picture."
     objects:tuple[Thing, ...] # first the first group's, then the second's
@@ -627,15 +643,18 @@ def corners(
     angles = np.radians(turn) + 2 * np.pi * np.arange(points * len(reach)) / (points * len(reach))
     return (np.tile(reach, points)[:, None] * np.stack([np.sin(angles), -np.cos(angles)], 1)).astype(np.float32)
 
-# %% ../nbs/09_data.ipynb #fd24c2d4
+# %% ../nbs/09_data.ipynb #142158a0
 REACH = 1.3 # how far corners reach, in radii
 SHAPES = {"circle": None, "square": corners(4, 1.25, turn=45), "triangle": corners(3, REACH), "star": corners(5, REACH, .6),
-          "cross": np.array([(-.4, -1.15), (.4, -1.15), (.4, -.4), (1.15, -.4), (1.15, .4), (.4, .4), (.4, 1.15), (-.4, 1.15), (-.4, .4), (-1.15, .4), (-1.15, -.4), (-.4, -.4)], np.float32)}
-COLOURS = {"red": "#CE2A1E", "orange": "#F28E1C", "yellow": "#FFE135", "green": "#0B8A5B", "cyan": "#55C1EE", "blue": "#1F4FB4", "pink": "#F29AC4", "black": "#22252B"}
+          "cross": np.array([(-.4, -1.15), (.4, -1.15), (.4, -.4), (1.15, -.4), (1.15, .4), (.4, .4),
+                             (.4, 1.15), (-.4, 1.15), (-.4, .4), (-1.15, .4), (-1.15, -.4), (-.4, -.4)], np.float32)}
+COLOURS = {"red": "#CE2A1E", "orange": "#F28E1C", "yellow": "#FFD92B", "green": "#0B8A5B",
+           "cyan": "#55C1EE", "blue": "#1F4FB4", "pink": "#DA4C98", "black": "#22252B"}
 GROUNDS = (("#D9DDE3", "#BFC7D1"), ("#E2DACE", "#CDC1B0"), ("#D6DED3", "#BBC8B9"), ("#DDD6E2", "#C5BCCE")) # top and bottom: mist, sand, sage, heather
 NUMBERS, SIZES = ("one", "two", "three", "four"), {"small": (.085, .1), "large": (.135, .155)} # radii from, to
 RELATIONS = ("and", "left of", "right of", "above", "below")
-PLACES = {"on the left": (.02, .22, .46, .78), "on the right": (.54, .22, .98, .78), "at the top": (.22, .02, .78, .46), "at the bottom": (.22, .54, .78, .98), "in the centre": (.28, .28, .72, .72)}
+PLACES = {"on the left": (.02, .22, .46, .78), "on the right": (.54, .22, .98, .78), "at the top": (.22, .02, .78, .46),
+          "at the bottom": (.22, .54, .78, .98), "in the centre": (.28, .28, .72, .72)} # left, top, right, bottom of where an object may be
 SKILLS = ("single object", "two objects", "counting", "colours", "position", "attribution") # those of GenEval (Ghosh et al., 2023)
 
 # %% ../nbs/09_data.ipynb #24318c79
@@ -655,7 +674,7 @@ def distance(
     crossed = ((py >= 0) != (py >= ey)) & ((px * ey < py * ex) == (ey > 0))
     return np.where(np.logical_xor.reduce(crossed), -nearest, nearest)
 
-# %% ../nbs/09_data.ipynb #5b183c50
+# %% ../nbs/09_data.ipynb #0a098e40
 @lru_cache(maxsize=64)
 def paints(
     *colours:str, # "#RRGGBB"
@@ -663,6 +682,7 @@ def paints(
     "Colours as numbers."
     return np.array([[int(c[i:i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours], np.float32)[..., None, None]
 
+# %% ../nbs/09_data.ipynb #b8e8a192
 def paint(
     canvas:np.ndarray, # (3, S, S) float32 in [0, 1]; changed in place
     thing:Thing, # what to add
@@ -671,7 +691,8 @@ def paint(
     "Draw one object, lit from above, with a soft shadow around it."
     size, reach = canvas.shape[-1], REACH * thing.radius + halo
     k = min(4, -(-96 // size))                                                     # points a pixel, across and down: corners need them where pixels are coarse
-    left, right, top, bottom = (min(size, max(0, int(np.floor(v * size)))) for v in (thing.x - reach, thing.x + reach + 1 / size, thing.y - reach, thing.y + reach + 1 / size))
+    def edge(place): return min(size, max(0, math.floor(place * size)))            # first or last pixel that is touched
+    left, right, top, bottom = edge(thing.x - reach), edge(thing.x + reach + 1 / size), edge(thing.y - reach), edge(thing.y + reach + 1 / size)
     x = (((np.arange(left * k, right * k, dtype=np.float32) + .5) / (k * size) - thing.x) / thing.radius)[None]
     y = (((np.arange(top * k, bottom * k, dtype=np.float32) + .5) / (k * size) - thing.y) / thing.radius)[:, None]
     c, s = np.float32(np.cos(np.radians(thing.angle))), np.float32(np.sin(np.radians(thing.angle)))
@@ -695,7 +716,7 @@ def draw_scene(
     for thing in scene.objects: paint(canvas, thing)
     return torch.from_numpy(canvas).mul_(2).sub_(1)
 
-# %% ../nbs/09_data.ipynb #93f6f8dc
+# %% ../nbs/09_data.ipynb #5ee083ba
 def noun(
     group:Group, # what to name
 ) -> str: # for example "two small red circles"
@@ -704,30 +725,32 @@ def noun(
     if group.count == 1: return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
     return " ".join([NUMBERS[group.count - 1], *words]) + ("es" if group.shape.endswith("s") else "s")
 
+# %% ../nbs/09_data.ipynb #9e8dcd98
 def caption(
     scene:Scene, # what to describe
 ) -> str: # for example "two small red circles left of a blue square"
     "What a scene shows, as far as it is said."
     return f" {scene.relation} ".join(noun(g) for g in scene.groups) if len(scene.groups) > 1 else f"{noun(scene.groups[0])} {scene.relation}".strip()
 
-# %% ../nbs/09_data.ipynb #7ac50a7b
-VOCABULARY = tuple(sorted({"a", "an", *NUMBERS[1:], *SIZES, *COLOURS, *SHAPES, *(noun(Group(2, "", "", s)).split()[1] for s in SHAPES), *" ".join([*RELATIONS, *PLACES]).split()}))
+# %% ../nbs/09_data.ipynb #56abec87
+PLURALS = {noun(Group(2, "", "", shape)).split()[1]: shape for shape in SHAPES} # "crosses" -> "cross"
+VOCABULARY = tuple(sorted({"a", "an", *NUMBERS[1:], *SIZES, *COLOURS, *SHAPES, *PLURALS, *" ".join([*RELATIONS, *PLACES]).split()})) # every word a caption may hold
 
-# %% ../nbs/09_data.ipynb #20ab286d
+# %% ../nbs/09_data.ipynb #5e75c45c
 def parse_caption(
     text:str, # a caption
 ) -> tuple[tuple[Group, ...], str]: # its groups and relation or place, as in a `Scene`; raises `ValueError` where it is none of this grammar
     "Read a caption back."
     relation = next((r for r in (*RELATIONS, *PLACES) if f" {r} " in f" {text} "), "")
-    plurals = {noun(Group(2, "", "", s)).split()[1]: s for s in SHAPES}
     groups = []
     for part in (text.split(f" {relation} ") if relation in RELATIONS else [text.removesuffix(relation).strip()]):
         number, *adjectives, shape = part.split() if " " in part else ("", "")
         count = 1 if number in ("a", "an") else NUMBERS.index(number) + 1 if number in NUMBERS else 0
         size, colour = (next((a for a in adjectives if a in known), "") for known in (SIZES, COLOURS))
-        groups.append(Group(count, size, colour, plurals.get(shape, "") if count > 1 else shape))
+        groups.append(Group(count, size, colour, PLURALS.get(shape, "") if count > 1 else shape))
     read = Scene((), tuple(groups), relation, "", 0)
-    if any(g.shape not in SHAPES or not g.count for g in groups) or caption(read) != text: raise ValueError(f"caption must follow the grammar of scenes, got {text!r}")
+    if any(g.shape not in SHAPES or not g.count for g in groups) or caption(read) != text:
+        raise ValueError(f"caption must follow the grammar of scenes, got {text!r}")
     return read.groups, relation
 
 # %% ../nbs/09_data.ipynb #bd29f9df
@@ -787,7 +810,7 @@ def make_groups(
     relation = "" if skill != "position" and not twice else "and" if skill != "position" else chance.pick(RELATIONS[1:] if twice else list(PLACES))
     return groups, truth, relation
 
-# %% ../nbs/09_data.ipynb #e0698350
+# %% ../nbs/09_data.ipynb #d465fd19
 def make_scene(
     index:int, # which one
     split:str="train", # "train" or "held-out"
@@ -798,7 +821,8 @@ def make_scene(
     groups, truth, relation = make_groups(chance, skill, PAIRS[split])
     boxes, cut = [PLACES.get(relation, (.02, .02, .98, .98))], chance.within(.44, .56)
     if len(groups) > 1:
-        beside, first = relation in ("left of", "right of") or relation == "and" and chance.draw() < .5, relation in ("left of", "above") or relation == "and" and chance.draw() < .5
+        beside = relation in ("left of", "right of") or relation == "and" and chance.draw() < .5
+        first = relation in ("left of", "above") or relation == "and" and chance.draw() < .5
         boxes = [(.02, .02, cut, .98), (cut, .02, .98, .98)] if beside else [(.02, .02, .98, cut), (.02, cut, .98, .98)]
         boxes = boxes if first else boxes[::-1]
     objects = []
@@ -862,9 +886,10 @@ class Cifar(Pictures):
     def __len__(self) -> int: return len(self.source)
     def read(self, i:int) -> tuple[Image.Image, int]: return self.source[i]
 
-# %% ../nbs/09_data.ipynb #b93eef4d
+# %% ../nbs/09_data.ipynb #45b8ae9b
 DATASETS:dict[str, Callable[[str, int], Dataset]] = {"digits": digits, "scenes": scenes, "cifar10": Cifar} # name -> `load(split, size)`
 
+# %% ../nbs/09_data.ipynb #6fce4f08
 def check_data(
     name:str, # a name in `DATASETS`, a folder, "hub:OWNER/NAME" or "stream:OWNER/NAME"
 ) -> None: # raises `ValueError` for anything else, with the choices and the nearest name
