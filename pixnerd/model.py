@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'PixNerdConfig', 'check_config', 'check_choices', 'from_preset', 'ClassCondition', 'TextCondition',
            'read_image', 'make_decoder', 'initialise', 'check_inputs', 'PixNerd', 'count_parameters']
 
-# %% ../nbs/05_model.ipynb #5397c85a
+# %% ../nbs/05_model.ipynb #9a7869b9
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .neural_field import ENCODINGS, LinearHead, make_field
 from .patches import patch_grid, patchify, unpatchify
-from .transformer import Block, TimeEmbedding, rotary_table
+from .transformer import Block, Linear, RMSNorm, TimeEmbedding, rotary_table
 
 # %% ../nbs/05_model.ipynb #5c01e8ce
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ClassCondition(nn.Module):
     ) -> tuple[Tensor, None]: # (B, width) condition; no context
         return F.silu(time + self.table(cond)), None
 
-# %% ../nbs/05_model.ipynb #d1edf920
+# %% ../nbs/05_model.ipynb #f350bfa9
 class TextCondition(nn.Module):
     "Time as one vector, and the refined text as a context for attention."
     def __init__(self,
@@ -129,7 +129,7 @@ class TextCondition(nn.Module):
     ):
         super().__init__()
         c = config
-        self.project = nn.Sequential(nn.Linear(c.text_width, c.width), nn.RMSNorm(c.width, eps=1e-6))
+        self.project = nn.Sequential(Linear(c.text_width, c.width), RMSNorm(c.width, eps=1e-6))
         self.positions = nn.Parameter(torch.empty(1, c.text_tokens, c.width))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.hidden_width) for _ in range(c.text_depth))
 
@@ -195,7 +195,7 @@ def check_inputs(
         cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)
     if not fits: raise ValueError(f"cond must be {wanted}, got {cond.dtype} {tuple(cond.shape)}")
 
-# %% ../nbs/05_model.ipynb #3e0eb049
+# %% ../nbs/05_model.ipynb #5dd0997c
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
@@ -205,7 +205,7 @@ class PixNerd(nn.Module):
         c = self.config = config
         self.time_embedding = TimeEmbedding(c.width)
         self.condition = TextCondition(c) if c.text_width else ClassCondition(c.num_classes, c.width)
-        self.patch_embedding = nn.Linear(c.channels * c.patch ** 2, c.width)
+        self.patch_embedding = Linear(c.channels * c.patch ** 2, c.width)
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.hidden_width, bool(c.text_width)) for _ in range(c.depth))
         self.decoder = make_decoder(c)
         initialise(self)

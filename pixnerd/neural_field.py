@@ -7,14 +7,16 @@ __all__ = ['ENCODINGS', 'pixel_places', 'cosine_atoms', 'dct', 'integer_dct', 's
            'encoding_table', 'split_weights', 'FieldBlock', 'PixelEmbedding', 'PixelVelocity', 'NeuralField',
            'make_field', 'LinearHead']
 
-# %% ../nbs/03_neural_field.ipynb #e9b76e30
+# %% ../nbs/03_neural_field.ipynb #8e873540
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .transformer import Linear, RMSNorm, kept_table
 
 # %% ../nbs/03_neural_field.ipynb #79701a29
 def pixel_places(
@@ -94,9 +96,8 @@ def no_encoding(
 ENCODINGS:dict[str, Callable] = {"dct": dct, "integer-dct": integer_dct, "sincos": sincos,
                                  "separable-cosine": separable_cosine, "none": no_encoding}
 
-# %% ../nbs/03_neural_field.ipynb #a0fd5be7
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)   # the table outlives the call: one that a sampler made must serve training too
+# %% ../nbs/03_neural_field.ipynb #8064c103
+@kept_table
 def encoding_table(
     name:str, # a name in `ENCODINGS`
     patch:tuple[int, int], # the patch (height, width) to paint, in pixels
@@ -122,7 +123,7 @@ def split_weights(
     if "W2" in normalise: w2 = F.normalize(w2, dim=-2)
     return w1, w2
 
-# %% ../nbs/03_neural_field.ipynb #1d93eec0
+# %% ../nbs/03_neural_field.ipynb #694da716
 class FieldBlock(nn.Module):
     "One block of the field: a residual MLP whose two matrices are written by the token."
     def __init__(self,
@@ -133,8 +134,8 @@ class FieldBlock(nn.Module):
     ):
         super().__init__()
         self.width, self.normalise = width, tuple(normalise)
-        self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.writer = nn.Linear(token_width, 2 * ratio * width ** 2)
+        self.norm = RMSNorm(width, eps=1e-6)
+        self.writer = Linear(token_width, 2 * ratio * width ** 2)
 
     def write(self,
         s:Tensor, # (B, N, d) tokens
@@ -175,7 +176,7 @@ class PixelEmbedding(nn.Module):
         if not self.split[0]: return h.expand(*patches.shape[:2], -1, -1)
         return h + patches.flatten(3).transpose(2, 3) @ colour.T          # (B, N, Q, width)
 
-# %% ../nbs/03_neural_field.ipynb #c955cfa4
+# %% ../nbs/03_neural_field.ipynb #f1fc7a2a
 class PixelVelocity(nn.Module):
     "The field's last layer: h numbers become the velocity of one pixel."
     def __init__(self,
@@ -184,7 +185,7 @@ class PixelVelocity(nn.Module):
         norm:bool=True, # RMSNorm first (published class weights; not in the text weights)
     ):
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
+        self.norm = RMSNorm(width, eps=1e-6) if norm else nn.Identity()
         self.linear = nn.Linear(width, channels)
         nn.init.zeros_(self.linear.weight), nn.init.zeros_(self.linear.bias)
 
@@ -242,7 +243,7 @@ def make_field(
                        [FieldBlock(token_width, width, ratio, normalise) for _ in range(depth)],
                        PixelVelocity(width, channels, output_norm))
 
-# %% ../nbs/03_neural_field.ipynb #e54cd6da
+# %% ../nbs/03_neural_field.ipynb #ef324e16
 class LinearHead(nn.Module):
     "The decoder without a field: a linear layer from a token to all numbers of its patch."
     def __init__(self,
@@ -252,8 +253,8 @@ class LinearHead(nn.Module):
     ):
         super().__init__()
         self.shape = (channels, patch, patch)
-        self.norm = nn.RMSNorm(token_width, eps=1e-6)
-        self.linear = nn.Linear(token_width, math.prod(self.shape))
+        self.norm = RMSNorm(token_width, eps=1e-6)
+        self.linear = Linear(token_width, math.prod(self.shape))
         nn.init.zeros_(self.linear.weight), nn.init.zeros_(self.linear.bias)
 
     def forward(self,
