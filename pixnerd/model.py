@@ -6,13 +6,14 @@
 __all__ = ['PRESETS', 'PixNerdConfig', 'check_config', 'check_choices', 'from_preset', 'ClassCondition', 'TextCondition',
            'read_image', 'make_decoder', 'initialise', 'check_inputs', 'PixNerd', 'count_parameters']
 
-# %% ../nbs/05_model.ipynb #9a7869b9
+# %% ../nbs/05_model.ipynb #9c5d922d
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fused_field import check_implementation, default_implementation, paint
 from .neural_field import ENCODINGS, LinearHead, make_field
 from .patches import patch_grid, patchify, unpatchify
 from .transformer import Block, Linear, RMSNorm, TimeEmbedding, rotary_table
@@ -195,14 +196,16 @@ def check_inputs(
         cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)
     if not fits: raise ValueError(f"cond must be {wanted}, got {cond.dtype} {tuple(cond.shape)}")
 
-# %% ../nbs/05_model.ipynb #5dd0997c
+# %% ../nbs/05_model.ipynb #9fe83e69
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
         config:PixNerdConfig, # the shape of it all
+        field_impl:str|None=None, # auto, plain, lean or fused: how the field is computed, not what; None: see `fused_field.default_implementation`
     ):
         super().__init__()
         c = self.config = config
+        self.field_impl = default_implementation() if field_impl is None else check_implementation(field_impl)
         self.time_embedding = TimeEmbedding(c.width)
         self.condition = TextCondition(c) if c.text_width else ClassCondition(c.num_classes, c.width)
         self.patch_embedding = Linear(c.channels * c.patch ** 2, c.width)
@@ -228,7 +231,7 @@ class PixNerd(nn.Module):
         rotary = rotary_table(grid, c.width // c.heads, c.rotary_extent, device=x.device)
         for block in self.blocks: tokens = block(tokens, condition, rotary, context)
         s = F.silu(time[:, None] + tokens)                               # (B, N, d)
-        velocity = self.decoder(patchify(x, patch), s)                   # (B, N, C, h, w)
+        velocity = paint(self.decoder, patchify(x, patch), s, self.field_impl) # (B, N, C, h, w)
         return unpatchify(velocity, grid).to(dtype)                      # (B, C, H, W)
 
 # %% ../nbs/05_model.ipynb #e1c25992
