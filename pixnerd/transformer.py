@@ -155,14 +155,16 @@ class TimeEmbedding(nn.Module):
     ) -> Tensor: # (B, width)
         return self.mlp(time_waves(t, self.waves).to(self.mlp[0].weight.dtype))
 
-# %% ../nbs/02_transformer.ipynb #d322065b
+# %% ../nbs/02_transformer.ipynb #810d1216
 def kept_table(
     make, # makes a table of numbers and names alone
 ): # the same function, each result made once; in a compiled model the compiler's to make and fuse
     "Keep tables between calls."
     kept = lru_cache(maxsize=64)(torch.inference_mode(False)(make))     # it outlives the call: what a sampler made must serve training too
     @wraps(make)
-    def table(*args, **kwargs): return (make if torch.compiler.is_compiling() else kept)(*args, **kwargs)
+    def table(*args, **kwargs):
+        fleeting = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()     # what a tracer makes is no table: it must not be kept
+        return (make if fleeting else kept)(*args, **kwargs)
     table.cache_clear, table.cache_info = kept.cache_clear, kept.cache_info
     return table
 
