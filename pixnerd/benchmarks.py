@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'TASKS', 'published_norm', 'published_rotary', 'published_rotate', 'published_attention', 'published_block',
-           'published_field_block', 'published_field', 'published_forward', 'published_sample', 'Meter', 'Way', 'awake',
-           'gradients', 'training_step', 'draw', 'evaluate', 'paired', 'peak_of', 'make_batch', 'operations', 'cost',
-           'pieces', 'account', 'roofline', 'distances', 'BenchConfig', 'read_list', 'check_bench', 'cases', 'measure',
-           'evaluations', 'bench', 'as_table', 'training_memory', 'make_batch_like']
+           'published_field_block', 'published_field', 'published_decoder', 'published_forward', 'published_sample',
+           'Meter', 'Way', 'awake', 'gradients', 'training_step', 'draw', 'evaluate', 'decode', 'paired', 'peak_of',
+           'make_batch', 'operations', 'cost', 'pieces', 'account', 'roofline', 'distances', 'BenchConfig', 'read_list',
+           'check_bench', 'cases', 'work_of', 'fits', 'measure', 'evaluations', 'bench', 'as_table', 'training_memory',
+           'make_batch_like']
 
-# %% ../nbs/16_benchmarks.ipynb #cefeb643
+# %% ../nbs/16_benchmarks.ipynb #0da2517c
 import json
 import time
 import weakref
@@ -29,9 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .checkpoints import write_whole
 from .flow import interpolate
-from .fused_field import IMPLEMENTATIONS
+from .fused_field import IMPLEMENTATIONS, paint
 from .model import PRESETS, PixNerd, PixNerdConfig, from_preset
 from .neural_field import ENCODINGS, FieldBlock, NeuralField
+from .patches import patchify
 from .samplers import sample
 from .training import option, pick_device, pick_precision, provenance
 from .transformer import Attention, Block, product, time_waves
@@ -129,6 +131,16 @@ def published_field(
     if isinstance(field.out.norm, nn.RMSNorm): h = published_norm(h, field.out.norm.weight)
     return F.linear(h, field.out.linear.weight, field.out.linear.bias)
 
+# %% ../nbs/16_benchmarks.ipynb #d48119c4
+def published_decoder(
+    field:NeuralField, # whose parameters to use
+    patches:Tensor, # (B, N, C, P, P) noisy patches
+    s:Tensor, # (B, N, d) tokens
+) -> Tensor: # (B, N, C, P, P) velocity
+    "The published field, for patches as ours takes them."
+    v = published_field(field, patches.flatten(3).flatten(0, 1).transpose(1, 2), s.flatten(0, 1), field.embed.places(tuple(patches.shape[-2:]), device=s.device))
+    return v.transpose(1, 2).reshape(patches.shape)
+
 # %% ../nbs/16_benchmarks.ipynb #dc6bd44b
 def published_forward(
     model:PixNerd, # a class model with a field, whose parameters to use
@@ -202,28 +214,31 @@ class Meter(TorchDispatchMode):
 WAYS:dict[str, str] = {"published": "the published arithmetic, written plainly", "plain": "our transformer, the field as notebook 03 writes it", "lean": "the field keeps tokens and pixels only",
                        "fused": "the field in one Triton kernel", "linear": "the same transformer with a linear head", "off": "the same model with no field blocks"}
 
-# %% ../nbs/16_benchmarks.ipynb #05f7dd66
+# %% ../nbs/16_benchmarks.ipynb #f645bfbd
 class Way:
-    "A model, how it is computed, and its optimiser."
+    "A model and how it is computed."
     def __init__(self,
         name:str, # a name in `WAYS`, with " compiled" after it: through `torch.compile`
         config:PixNerdConfig, # of the model
         device:torch.device, # where
         dtype:torch.dtype=torch.float32, # of autocast
         seed:int=0, # of the weights
+        shared:dict|None=None, # models made so far: ways of the same model share it
     ):
         kind, _, compiled = name.partition(" ")
         if kind not in WAYS or compiled not in ("", "compiled"): raise ValueError(f"ways must be of {', '.join(WAYS)}, with or without ' compiled', got {name!r}")
         if kind in ("linear", "off"): config = replace(config, **({"head": "linear"} if kind == "linear" else {"field_depth": 0}))
+        self.name, self.device, self.dtype, self.plainly, self.shared = name, device, dtype, kind == "published", {} if shared is None else shared
         torch.manual_seed(seed)
-        with device: self.model = awake(PixNerd(config, kind if kind in IMPLEMENTATIONS else "auto"))
-        self.name, self.device, self.dtype, self.plainly = name, device, dtype, kind == "published"
+        with device: self.model = self.shared.setdefault(config, None) or awake(PixNerd(config))
+        self.shared[config], self.impl = self.model, kind if kind in IMPLEMENTATIONS else "auto"
         self.run = partial(published_forward, self.model) if self.plainly else self.model
-        if compiled: self.run = torch.compile(self.run)
-        self.optimiser = self.average = None
+        self.decode = partial(published_decoder, self.model.decoder) if self.plainly else lambda patches, s: paint(self.model.decoder, patches, s, self.impl)
+        if compiled: self.run, self.decode = torch.compile(self.run), torch.compile(self.decode)
 
     def velocity(self, x:Tensor, t:Tensor, cond:Tensor) -> Tensor:
         "One evaluation in the run's precision."
+        self.model.field_impl = self.impl
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32): return self.run(x, t, cond)
 
 # %% ../nbs/16_benchmarks.ipynb #528d1651
@@ -244,23 +259,24 @@ def gradients(
     v = way.velocity(interpolate(x, noise, t), t, cond)
     (v.float() - (x - noise)).square().mean().backward()
 
-# %% ../nbs/16_benchmarks.ipynb #81c03808
+# %% ../nbs/16_benchmarks.ipynb #87bbd182
 def training_step(
     way:Way, # what to train
     batch:tuple[Tensor, ...], # as in `gradients`
 ) -> None:
     "A step of AdamW and of the averaged weights: fused, as `pixnerd-train` does; or parameter by parameter, as one writes it down."
-    weights = list(way.model.parameters())
-    if way.optimiser is None:
-        way.optimiser = torch.optim.AdamW(weights, lr=1e-6, weight_decay=0., **({} if way.plainly else {"fused": True}))
-        way.average = [p.detach().clone() for p in weights]
+    weights, key = list(way.model.parameters()), (id(way.model), way.plainly)
+    if key not in way.shared:
+        optimiser = torch.optim.AdamW(weights, lr=1e-6, weight_decay=0., **({} if way.plainly else {"fused": True}))
+        way.shared[key] = optimiser, [p.detach().clone() for p in weights]
+    optimiser, average = way.shared[key]
     gradients(way, batch)
-    way.optimiser.step()
+    optimiser.step()
     with torch.no_grad():
         if way.plainly:
-            for a, p in zip(way.average, weights): a.mul_(.9999).add_(p, alpha=.0001)
-        else: torch._foreach_lerp_(way.average, weights, .0001)
-    way.optimiser.zero_grad(set_to_none=False)
+            for a, p in zip(average, weights): a.mul_(.9999).add_(p, alpha=.0001)
+        else: torch._foreach_lerp_(average, weights, .0001)
+    optimiser.zero_grad(set_to_none=False)
 
 # %% ../nbs/16_benchmarks.ipynb #b36366bb
 @torch.inference_mode()
@@ -284,19 +300,35 @@ def evaluate(
     "One forward pass."
     return way.velocity(batch[0], batch[2], batch[3])
 
-# %% ../nbs/16_benchmarks.ipynb #d77613ab
-TASKS:dict[str, Callable] = {"forward": evaluate, "gradients": gradients, "train": training_step, "sample": draw}
+# %% ../nbs/16_benchmarks.ipynb #4f72d1af
+def decode(
+    way:Way, # what to run
+    batch:tuple[Tensor, ...], # as in `gradients`; the noise is painted
+    backward:bool=False, # and the gradients too
+) -> None:
+    "The decoder alone, for tokens that cost nothing."
+    c, x = way.model.config, batch[1]
+    patches, g = patchify(x, c.patch), torch.Generator(x.device).manual_seed(0)
+    s = torch.randn(*patches.shape[:2], c.width, device=x.device, generator=g).requires_grad_(backward)
+    with torch.autocast(way.device.type, way.dtype, enabled=way.dtype is not torch.float32), torch.set_grad_enabled(backward):
+        v = way.decode(patches, s)
+        if backward: v.float().square().mean().backward()
 
-# %% ../nbs/16_benchmarks.ipynb #757d5bdc
+# %% ../nbs/16_benchmarks.ipynb #aa2d8b05
+TASKS:dict[str, Callable] = {"forward": evaluate, "gradients": gradients, "train": training_step, "sample": draw,
+                             "decoder": decode, "decoder gradients": partial(decode, backward=True)}
+
+# %% ../nbs/16_benchmarks.ipynb #87220218
 def paired(
     runs:Mapping[str, Callable[[], object]], # name -> what to time; the first is the baseline
     rounds:int=5, # turns each takes
     device:torch.device|str="cpu", # to wait for
+    warm:bool=True, # a turn before the first, which does not count
 ) -> dict[str, dict]: # for each: median seconds, and the baseline's time over its own: median and quartiles
     "Time several things in turns."
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     seconds = {name: [] for name in runs}
-    for i in range(-1, rounds):
+    for i in range(-warm, rounds):
         for name, run in runs.items() if i % 2 else reversed(runs.items()):
             wait()
             start = time.perf_counter()
@@ -478,26 +510,49 @@ def cases(
         grown = replace(c, image_size=size, patch=c.patch * size // c.image_size) if size else c
         for batch in read_list(b.batches, "batches", int): yield grown, batch
 
-# %% ../nbs/16_benchmarks.ipynb #f1057228
+# %% ../nbs/16_benchmarks.ipynb #420c728f
+def work_of(
+    task:str, # a name in `TASKS`
+    config:PixNerdConfig, # of the model
+    steps:int, # of task sample
+) -> float: # operations of its products for one image
+    "How much a task has to multiply."
+    parts = operations(config)
+    if task.startswith("decoder"): parts = {k: v for k, v in parts.items() if k in ("linear head", "writing weights", "painting pixels", "first and last layer")}
+    return sum(parts.values()) * {"forward": 1, "decoder": 1, "sample": evaluations(steps)}.get(task, 3)
+
+# %% ../nbs/16_benchmarks.ipynb #1fa3a328
+def fits(
+    run:Callable[[], object], # a first try
+) -> bool: # whether there was memory enough
+    "Try, and come back."
+    try: run()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+# %% ../nbs/16_benchmarks.ipynb #e4c4a58d
 def measure(
     b:BenchConfig, # what to measure
     config:PixNerdConfig, # of the model
     count:int, # images
 ) -> Iterator[dict]: # a row for every task and way: time, ratio, peak memory, images a second, share of the machine's product rate
     "Measure one case."
-    device = pick_device(b.device)
+    device, shared = pick_device(b.device), {}
     dtype, batch = pick_precision(b.precision, device), make_batch(config, count, device, b.seed)
-    ways = [Way(name, config, device, dtype, b.seed) for name in read_list(b.ways, "ways")]
+    ways = {name: Way(name, config, device, dtype, b.seed, shared) for name in read_list(b.ways, "ways")}
     limit = roofline(device, dtype)["operations"]
     for task in read_list(b.tasks, "tasks"):
-        options = {"steps": b.steps} if task == "sample" else {}
-        runs = {way.name: partial(TASKS[task], way, batch, **options) for way in ways}
-        found = paired(runs, b.rounds, device)
-        for way in ways:
-            work = sum(operations(way.model.config).values()) * count * {"forward": 1, "sample": evaluations(b.steps)}.get(task, 3)
-            seconds = found[way.name]["seconds"]
-            yield {"task": task, "way": way.name, "size": config.image_size, "batch": count, **found[way.name], "peak_bytes": peak_of(runs[way.name], device),
-                   "images_per_second": count / seconds, "utilisation": work / seconds / limit}
+        runs = {name: partial(TASKS[task], way, batch, **({"steps": b.steps} if task == "sample" else {})) for name, way in ways.items()}
+        runs = {name: run for name, run in runs.items() if fits(run)}
+        found = paired(runs, b.rounds, device, warm=False) if runs else {}
+        for name, way in ways.items():
+            row = {"task": task, "way": name, "size": config.image_size, "batch": count}
+            if name not in found: yield row | {"out_of_memory": True}
+            else:
+                rate = count * work_of(task, way.model.config, b.steps) / found[name]["seconds"]
+                yield row | found[name] | {"peak_bytes": peak_of(runs[name], device), "images_per_second": count / found[name]["seconds"], "utilisation": rate / limit}
 
 # %% ../nbs/16_benchmarks.ipynb #1cf7db5f
 def evaluations(
@@ -506,12 +561,13 @@ def evaluations(
     "How often guided sampling needs the model."
     return steps + sum(.1 < i / steps < 1 for i in range(steps))
 
-# %% ../nbs/16_benchmarks.ipynb #6730677d
+# %% ../nbs/16_benchmarks.ipynb #f99a64ab
 def bench(
     b:BenchConfig, # what to measure
 ) -> Iterator[dict]: # rows, as they come; the file is written after each
     "Measure everything asked for."
     device, rows, made = pick_device(b.device), [], list(cases(b))
+    if Path(b.out).exists(): raise ValueError(f"out {b.out} already exists: choose another, nothing was overwritten")
     about = {"settings": asdict(b), "made_by": provenance(device)}
     for config, count in made:
         for row in measure(b, config, count):
@@ -520,15 +576,15 @@ def bench(
             write_whole(Path(b.out), lambda path: path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n"))
             yield row
 
-# %% ../nbs/16_benchmarks.ipynb #de0d7a21
+# %% ../nbs/16_benchmarks.ipynb #1b351912
 def as_table(
     rows:Iterable[dict], # from `bench`
 ) -> str: # lines of text
     "The results, to be read."
-    lines = [f"{'task':10s} {'way':20s} {'size':>5s} {'batch':>5s} {'seconds':>9s} {'speed ratio':>21s} {'peak MiB':>9s} {'images/s':>9s} {'of peak':>8s}"]
+    lines = [f"{'task':17s} {'way':20s} {'size':>5s} {'batch':>5s} {'seconds':>9s} {'speed ratio':>21s} {'peak MiB':>9s} {'images/s':>9s} {'of peak':>8s}"]
     for r in rows:
-        lines.append(f"{r['task']:10s} {r['way']:20s} {r['size']:5d} {r['batch']:5d} {r['seconds']:9.4f} {r['ratio']:7.2f} ({r['low']:.2f}–{r['high']:.2f}) "
-                     f"{r['peak_bytes'] / 2 ** 20:9.1f} {r['images_per_second']:9.2f} {r['utilisation']:8.0%}")
+        lines.append(f"{r['task']:17s} {r['way']:20s} {r['size']:5d} {r['batch']:5d} " + ("out of memory" if "out_of_memory" in r else
+                     f"{r['seconds']:9.4f} {r['ratio']:7.2f} ({r['low']:.2f}–{r['high']:.2f}) {r['peak_bytes'] / 2 ** 20:9.1f} {r['images_per_second']:9.2f} {r['utilisation']:8.0%}"))
     return "\n".join(lines)
 
 # %% ../nbs/16_benchmarks.ipynb #b385f72f

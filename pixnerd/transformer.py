@@ -6,8 +6,9 @@
 __all__ = ['by_hand', 'onednn_pays', 'Product', 'product', 'Linear', 'modulate', 'ScaledNorm', 'RMSNorm', 'Gate', 'time_waves',
            'TimeEmbedding', 'kept_table', 'rotary_table', 'rotate', 'Attention', 'SwiGLU', 'Block']
 
-# %% ../nbs/02_transformer.ipynb #035234c8
+# %% ../nbs/02_transformer.ipynb #dc0b822f
 import math
+import os
 from functools import cache, lru_cache, wraps
 from pathlib import Path
 
@@ -24,10 +25,11 @@ def by_hand(
     if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0: return False
     return all(x is None or type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
 
-# %% ../nbs/02_transformer.ipynb #3fadb023
+# %% ../nbs/02_transformer.ipynb #b92bac30
 @cache
-def onednn_pays() -> bool: # True on AMD processors with AVX-512, where PyTorch has both libraries
+def onednn_pays() -> bool: # True on AMD processors with AVX-512, where PyTorch has both libraries; PIXNERD_ONEDNN=0 in the environment: never
     "Whether oneDNN multiplies float32 matrices faster here than PyTorch's default, MKL."
+    if os.environ.get("PIXNERD_ONEDNN") == "0": return False
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     try: return both and "AVX512" in torch.backends.cpu.get_cpu_capability() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     except OSError: return False            # not Linux: as PyTorch does it

@@ -1,0 +1,87 @@
+"""Measure what notebook 16 shows, in one call: nbs/results/benchmarks-cpu.json, or benchmarks-gpu.json with --device cuda.
+
+    .venv/bin/python tools/benchmarks.py                      a quiet machine, about 20 minutes on two CPU cores
+    .venv/bin/python tools/benchmarks.py --device cuda        one GPU with 80 GB: XL/16 in bfloat16, eager and compiled; also runs the kernel's tests
+    .venv/bin/python tools/benchmarks.py --rehearse --out X   the same series on tiny models, in CPU mode: a minute
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from pixnerd.benchmarks import BenchConfig, account, as_table, bench, distances, roofline, training_memory
+from pixnerd.checkpoints import write_whole
+from pixnerd.model import PRESETS
+from pixnerd.training import provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+GPU_WAYS = "plain,lean,fused,plain compiled,lean compiled,fused compiled,linear,linear compiled,off,off compiled"
+
+XL = dict(preset="XL/16", depth=4, field_depth=2)
+CPU = {"XL/16 widths, 4 + 2 blocks": BenchConfig(**XL, batches="2", ways="published,plain,lean", tasks="forward,gradients,train", rounds=5),
+       "XL/16 widths, sampling": BenchConfig(**XL, batches="2", ways="published,lean", tasks="sample", rounds=3),
+       "XL/16 widths, decoders": BenchConfig(**XL, batches="2", ways="published,lean,linear,off", tasks="forward,gradients", rounds=5),
+       "digits": BenchConfig(preset="digits", batches="64", tasks="forward,gradients,train,sample", rounds=11),
+       "resolution": BenchConfig(preset="S/16", depth=4, field_depth=2, sizes="128,256,512", batches="1", ways="published,lean,linear,off", tasks="gradients", rounds=5),
+       "batch": BenchConfig(preset="S/16", depth=4, field_depth=2, batches="1,2,4,8", ways="published,lean,linear,off", tasks="gradients", rounds=5),
+       **{f"field depth {n}": BenchConfig(preset="S/16", depth=4, field_depth=n, batches="2", ways="published,lean,linear", tasks="gradients", rounds=5) for n in (1, 2, 4)}}
+GPU = {"XL/16, 256 px": BenchConfig(preset="XL/16", batches="32,64", ways=GPU_WAYS, tasks="forward,gradients,train,decoder,decoder gradients", rounds=9, precision="bf16", device="cuda"),
+       "XL/16, 512 px": BenchConfig(preset="XL/16", sizes="512", batches="32,64", ways=GPU_WAYS, tasks="forward,gradients,decoder,decoder gradients", rounds=5, precision="bf16", device="cuda"),
+       "XL/16, published arithmetic": BenchConfig(preset="XL/16", batches="32", ways="published,published compiled,fused,fused compiled", tasks="forward,gradients", rounds=5, precision="bf16", device="cuda"),
+       "XL/16, sampling": BenchConfig(preset="XL/16", batches="1,8", ways="published,plain compiled,fused,fused compiled", tasks="sample", rounds=3, steps=50, precision="bf16", device="cuda")}
+
+
+def series(cases: dict, rehearse: bool) -> dict:
+    "Rows of each series, printed as they come."
+    found = {}
+    for name, config in cases.items():
+        if rehearse:
+            ways = config.ways.replace("fused compiled", "lean compiled").replace("fused", "lean").replace("off compiled,", "").removesuffix(",off compiled")
+            ways = ",".join(dict.fromkeys(w.replace(" compiled", "") for w in ways.split(",")))        # one CPU pass: what a compiler does is tested elsewhere
+            config = replace(config, preset="digits", depth=1, field_depth=1, sizes="0", batches="2", rounds=1, steps=2, precision="fp32", device="cpu", ways=ways)
+        with tempfile.TemporaryDirectory() as folder: found[name] = list(bench(replace(config, out=f"{folder}/rows.json")))
+        print(f"\n{name}\n{as_table(found[name])}", flush=True)
+    return found
+
+
+def memory(rehearse: bool) -> list[dict]:
+    "Memory of training in bfloat16, counted without having it."
+    kinds = [("digits", 2)] if rehearse else [("L/16", 32), ("XL/16", 32)]
+    return [{"preset": preset, "batch": batch, "way": way, **training_memory(PRESETS[preset], way, batch)}
+            for preset, batch in kinds for way in ("published", "plain", "lean", "linear", "off")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
+    parser.add_argument("--only", default="", help="a part of the names of the series to run; the others are kept from the file")
+    parser.add_argument("--rounds", type=int, default=0, help="turns each way takes; 0: as planned")
+    parser.add_argument("--out", type=Path)
+    a = parser.parse_args()
+    if a.device == "cuda" and not a.rehearse and not torch.cuda.is_available(): parser.exit(2, "error: no CUDA device is available: use --device cpu, or --rehearse\n")
+    out = a.out or ROOT/f"nbs/results/benchmarks-{'gpu' if a.device == 'cuda' else 'cpu'}.json"
+    device = torch.device("cpu" if a.rehearse else a.device)
+    if device.type == "cuda": subprocess.run([sys.executable, "-m", "pytest", "-q", str(ROOT/"tests/test_fused_field.py")], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    cases = {name: replace(c, rounds=a.rounds or c.rounds) for name, c in (GPU if a.device == "cuda" else CPU).items() if a.only in name}
+    before = json.loads(out.read_text()) if a.only and out.exists() else {"series": {}}
+    record = before | {"made_by": provenance(device), "settings": before.get("settings", {}) | {name: asdict(c) for name, c in cases.items()},
+                       "series": before["series"] | series(cases, a.rehearse)}
+    if not a.only:
+        dtype, small = torch.bfloat16 if device.type == "cuda" else torch.float32, PRESETS["digits" if a.rehearse else "XL/16"]
+        limits = roofline(device, dtype)
+        record |= {"roofline": limits, "memory": memory(a.rehearse), "account": account(small)}
+        if device.type == "cpu": record["distances"] = distances(small, limits)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    print(out)
+
+
+if __name__ == "__main__": main()
