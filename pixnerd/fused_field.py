@@ -332,16 +332,24 @@ class Painting(torch.autograd.Function):
             else: dx, ds, *rest = unpaint_all(grad, pixels, s, table, weights, shape, fused)
         return dx, ds, None, None, None, *rest
 
-# %% ../nbs/04_fused_field.ipynb #dc05eb44
+# %% ../nbs/04_fused_field.ipynb #9c878d6b
 @torch.library.custom_op("pixnerd::paint", mutates_args=())
-def paint_operator(pixels:Tensor, s:Tensor, table:Tensor, weights:list[Tensor], width:int, depth:int, colours:int, normalise:str, norm:bool, fused:bool) -> Tensor:
+def paint_operator(
+    pixels:Tensor, s:Tensor, table:Tensor, weights:list[Tensor], # as in `paint_all`
+    width:int, depth:int, colours:int, normalise:str, norm:bool, # the field's shape, as an operator may take it
+    fused:bool, # with the Triton kernel
+) -> Tensor: # (M, C, Q) velocity
     "`paint_all` for a compiler."
     with torch.autocast(s.device.type, enabled=False):
         return paint_all(pixels, s, table, weights, FieldShape(width, depth, colours, tuple(normalise.split()), norm), fused)
 
-# %% ../nbs/04_fused_field.ipynb #4374c940
+# %% ../nbs/04_fused_field.ipynb #c4f2b7ef
 @torch.library.custom_op("pixnerd::unpaint", mutates_args=())
-def unpaint_operator(grad:Tensor, pixels:Tensor, s:Tensor, table:Tensor, weights:list[Tensor], width:int, depth:int, colours:int, normalise:str, norm:bool, fused:bool) -> list[Tensor]:
+def unpaint_operator(
+    grad:Tensor, pixels:Tensor, s:Tensor, table:Tensor, weights:list[Tensor], # as in `unpaint_all`
+    width:int, depth:int, colours:int, normalise:str, norm:bool, # the field's shape, as an operator may take it
+    fused:bool, # with the Triton kernel
+) -> list[Tensor]: # gradients of pixels, tokens, and every weight
     "`unpaint_all` for a compiler."
     with torch.autocast(s.device.type, enabled=False):
         return unpaint_all(grad, pixels, s, table, weights, FieldShape(width, depth, colours, tuple(normalise.split()), norm), fused)
@@ -391,8 +399,8 @@ def paint_lean(
     else: out = Painting.apply(pixels, tokens, table, shape, fused, *weights)
     return out.view(*patches.shape[:2], -1, *patches.shape[3:])
 
-# %% ../nbs/04_fused_field.ipynb #984f21fc
-constexpr = type("constexpr", (), {"__triton_builtin__": True})   # marks what is constant to a kernel, by the name that Triton looks for, without Triton
+# %% ../nbs/04_fused_field.ipynb #00abb565
+constexpr = type("constexpr", (), {"__triton_builtin__": True})   # by this name Triton knows what is constant to a kernel; here, without Triton
 
 # %% ../nbs/04_fused_field.ipynb #fe6d65ea
 def field_delta(h, W, gain, k, H:constexpr, RH:constexpr, HB:constexpr, JB:constexpr, N1:constexpr, N2:constexpr):
@@ -412,8 +420,13 @@ def field_delta(h, W, gain, k, H:constexpr, RH:constexpr, HB:constexpr, JB:const
     if N2: acc *= 1 / tl.maximum(tl.sqrt(long2), 1e-12)[None, :]
     return acc
 
-# %% ../nbs/04_fused_field.ipynb #042b7049
-def forward_kernel(pixels, colour, place, numbers, gains, last, bias, out, trace, Q:constexpr, H:constexpr, RH:constexpr, COLOURS:constexpr, CHANNELS:constexpr, DEPTH:constexpr, NORM:constexpr, N1:constexpr, N2:constexpr, KEEP:constexpr, QB:constexpr, HB:constexpr, JB:constexpr):
+# %% ../nbs/04_fused_field.ipynb #d22a346a
+def forward_kernel(
+    pixels, colour, place, numbers, gains, last, bias, out, trace, # see `launch_forward`
+    Q:constexpr, H:constexpr, RH:constexpr, COLOURS:constexpr, CHANNELS:constexpr, DEPTH:constexpr, # sizes
+    NORM:constexpr, N1:constexpr, N2:constexpr, KEEP:constexpr, # output norm, normalised weights, whether to leave a trace
+    QB:constexpr, HB:constexpr, JB:constexpr, # pixels at a time; the two widths as powers of two
+):
     "Triton: the whole decoder for QB pixels of one patch."
     t, q, k = tl.program_id(0).to(tl.int64), tl.program_id(1) * QB + tl.arange(0, QB), tl.arange(0, HB)
     inside = (q[:, None] < Q) & (k[None, :] < H)
@@ -448,8 +461,12 @@ def backward_pixels(h, g, gain, w1, w2, H:constexpr):
     dh = g + r * (dm - m * (tl.sum(dm * m, 1) / H)[:, None])
     return dh, tl.sum(dn * m, 0), tl.dot(tl.trans(n), du, input_precision="ieee"), tl.dot(tl.trans(a.to(kind)), d, input_precision="ieee")
 
-# %% ../nbs/04_fused_field.ipynb #a5fba266
-def backward_kernel(trace, grad, numbers, gains, dnumbers, dgains, Q:constexpr, H:constexpr, RH:constexpr, DEPTH:constexpr, N1:constexpr, N2:constexpr, QB:constexpr, HB:constexpr, JB:constexpr):
+# %% ../nbs/04_fused_field.ipynb #dd347757
+def backward_kernel(
+    trace, grad, numbers, gains, dnumbers, dgains, # see `launch_backward`
+    Q:constexpr, H:constexpr, RH:constexpr, DEPTH:constexpr, # sizes
+    N1:constexpr, N2:constexpr, QB:constexpr, HB:constexpr, JB:constexpr, # as in `forward_kernel`
+):
     "Triton: all blocks' gradients for one patch; `grad` (T, Q, H) is changed from after the last block to before the first."
     t, k, j = tl.program_id(0).to(tl.int64), tl.arange(0, HB), tl.arange(0, JB)
     inside = (k[:, None] < H) & (j[None, :] < RH)
