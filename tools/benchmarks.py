@@ -38,17 +38,12 @@ GPU = {"XL/16, 256 px": BenchConfig(preset="XL/16", batches="32,64", ways=GPU_WA
        "XL/16, sampling": BenchConfig(preset="XL/16", batches="1,8", ways="published,plain compiled,fused,fused compiled", tasks="sample", rounds=3, steps=50, precision="bf16", device="cuda")}
 
 
-def series(cases: dict, rehearse: bool) -> dict:
-    "Rows of each series, printed as they come."
-    found = {}
-    for name, config in cases.items():
-        if rehearse:
-            ways = config.ways.replace("fused compiled", "lean compiled").replace("fused", "lean").replace("off compiled,", "").removesuffix(",off compiled")
-            ways = ",".join(dict.fromkeys(w.replace(" compiled", "") for w in ways.split(",")))        # one CPU pass: what a compiler does is tested elsewhere
-            config = replace(config, preset="digits", depth=1, field_depth=1, sizes="0", batches="2", rounds=1, steps=2, precision="fp32", device="cpu", ways=ways)
-        with tempfile.TemporaryDirectory() as folder: found[name] = list(bench(replace(config, out=f"{folder}/rows.json")))
-        print(f"\n{name}\n{as_table(found[name])}", flush=True)
-    return found
+def series(config: BenchConfig, rehearse: bool) -> list[dict]:
+    "The rows of one series."
+    if rehearse:                                               # one pass on the CPU: what a compiler and a kernel do is tested elsewhere
+        ways = dict.fromkeys(w.removesuffix(" compiled").replace("fused", "lean") for w in config.ways.split(","))
+        config = replace(config, preset="digits", depth=1, field_depth=1, sizes="0", batches="2", rounds=1, steps=2, precision="fp32", device="cpu", ways=",".join(ways))
+    with tempfile.TemporaryDirectory() as folder: return list(bench(replace(config, out=f"{folder}/rows.json")))
 
 
 def memory(rehearse: bool) -> list[dict]:
@@ -71,16 +66,20 @@ def main():
     device = torch.device("cpu" if a.rehearse else a.device)
     if device.type == "cuda": subprocess.run([sys.executable, "-m", "pytest", "-q", str(ROOT/"tests/test_fused_field.py")], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     cases = {name: replace(c, rounds=a.rounds or c.rounds) for name, c in (GPU if a.device == "cuda" else CPU).items() if a.only in name}
-    before = json.loads(out.read_text()) if a.only and out.exists() else {"series": {}}
-    record = before | {"made_by": provenance(device), "settings": before.get("settings", {}) | {name: asdict(c) for name, c in cases.items()},
-                       "series": before["series"] | series(cases, a.rehearse)}
+    record = json.loads(out.read_text()) if a.only and out.exists() else {"settings": {}, "series": {}}
+    record["made_by"] = provenance(device)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write = lambda: write_whole(out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    for name, config in cases.items():
+        record["series"][name], record["settings"][name] = series(config, a.rehearse), asdict(config)
+        print(f"\n{name}\n{as_table(record['series'][name])}", flush=True)
+        write()
     if not a.only:
         dtype, small = torch.bfloat16 if device.type == "cuda" else torch.float32, PRESETS["digits" if a.rehearse else "XL/16"]
         limits = roofline(device, dtype)
         record |= {"roofline": limits, "memory": memory(a.rehearse), "account": account(small)}
         if device.type == "cpu": record["distances"] = distances(small, limits)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    write()
     print(out)
 
 
