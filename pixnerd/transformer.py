@@ -108,7 +108,7 @@ class RMSNorm(nn.RMSNorm):
         y = F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)     # of one type: a mixture takes PyTorch's slow path
         return y if scale is None else modulate(y, shift, scale)
 
-# %% ../nbs/02_transformer.ipynb #d6e0df01
+# %% ../nbs/02_transformer.ipynb #be569a36
 class Gate(torch.autograd.Function):
     "`silu(gate) * value`; only what comes in is kept for the backward pass."
     @staticmethod
@@ -119,10 +119,11 @@ class Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        gate, value = ctx.saved_tensors[0].chunk(2, dim=-1)
+        both, = ctx.saved_tensors
+        gate, value = both.chunk(2, dim=-1)
         s = gate.sigmoid()
         if torch.is_grad_enabled(): return torch.cat([grad * value * s * (1 + gate * (1 - s)), grad * gate * s], dim=-1)
-        out = torch.empty_like(ctx.saved_tensors[0])
+        out = torch.empty_like(both)
         first, second = out.chunk(2, dim=-1)
         torch.mul(grad, value, out=first)
         torch.mul(s, gate, out=second)                                         # silu(gate)
