@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 from pixnerd import PixNerd
-from pixnerd.fused_field import (IMPLEMENTATIONS, Painting, choose_implementation, has_triton, open_field, paint, paint_lean, say_once, tile_sizes)
+from pixnerd.fused_field import (IMPLEMENTATIONS, Painting, choose_implementation, has_triton, interprets, open_field, paint, paint_lean, say_once, tile_sizes)
 from pixnerd.neural_field import make_field
 
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
@@ -49,21 +49,15 @@ SHAPES = {"one patch": (1, 1, {}), "a prime batch": (7, 1, {}), "three blocks, r
 
 @pytest.mark.parametrize("fused", [False, pytest.param(True, marks=needs_triton)], ids=["lean", "fused"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_same_numbers_and_gradients_as_plain(name, fused, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def test_same_numbers_and_gradients_as_plain(name, fused):
     batch, count, changes = SHAPES[name]
     if fused and changes.get("depth") == 0: pytest.skip("the kernel is for fields with blocks: `auto` paints such a field leanly")
-    if fused: skip_unless_interpreting()
+    if fused and not interprets(): pytest.skip("Triton was imported without its interpreter (there is a GPU: the kernel is tested on it, below)")
     field = awake_field(**changes)
     side, channels = changes.get("patch", 4), changes.get("channels", 3)
     patches, s = torch.randn(batch, count, channels, side, side), torch.randn(batch, count, 12)
     for plain, other in both(field, lambda x, t: paint_lean(field, x, t, fused=fused), patches, s):
         assert (plain - other).abs().max() <= 1e-5 * plain.abs().max().clamp_min(1), (plain - other).abs().max()
-
-
-def skip_unless_interpreting():
-    "Triton decides when it is imported whether it interprets."
-    if "triton" in sys.modules and not sys.modules["triton"].knobs.runtime.interpret: pytest.skip("Triton was imported without its interpreter")
 
 
 @given(batch=st.integers(1, 3), count=st.integers(1, 5), rows=st.integers(1, 6), cols=st.integers(1, 6), width=st.sampled_from([1, 4, 24]), depth=st.integers(0, 3), ratio=st.integers(1, 3))
@@ -109,6 +103,7 @@ def test_second_derivatives():
     for plain, lean in zip(*found): assert_close(lean, plain)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")
 def test_forward_derivatives_and_transforms_take_the_plain_way():
     model, x, t, cond = awake_model(), torch.randn(1, 1, 16, 16), torch.rand(1), torch.tensor([1])
     def run(x, t):
@@ -159,19 +154,17 @@ def test_nothing_is_kept_but_tokens_and_pixels():
     assert sum(kept.values()) == patches.numel() + s.numel() + 16 * 64    # and the table of places, shared by all
 
 
-@pytest.mark.parametrize("name", ["plain", "lean"])
-def test_compiles_without_graph_breaks_or_warnings(name):
-    "In a process of its own: `aot_eager` traces forward and backward, at two sizes."
-    code = f"""
+def test_compiles_without_graph_breaks_or_warnings():
+    "In a process of its own: `aot_eager` traces forward and backward; the lean field at two sizes."
+    code = """
 import warnings; warnings.simplefilter('error', UserWarning)
 import torch
 from pixnerd import PixNerd
 torch.manual_seed(0)
 model = PixNerd.from_preset('digits', width=32, heads=2, depth=1, field_width=8, patch=4, image_size=16)
-model.field_impl = {name!r}
 torch.nn.init.normal_(model.decoder.out.linear.weight)
 compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
-for side in 16, 24:
+for model.field_impl, side in ('plain', 16), ('lean', 16), ('lean', 24):
     x, t, y = torch.randn(2, 1, side, side), torch.rand(2), torch.tensor([1, 2])
     for run in (model, compiled):
         v = run(x, t, y)
@@ -185,11 +178,11 @@ for side in 16, 24:
 
 def test_a_choice_that_cannot_run_says_why(monkeypatch):
     field, s = awake_field(), torch.randn(1, 2, 12)
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("pixnerd.fused_field.interprets", lambda: False)
     assert choose_implementation(field, s) == "lean" and choose_implementation(field, s, "plain") == "plain"
     with pytest.raises(ValueError, match="field_impl='fused' cannot run: (tokens are on cpu: the kernel needs a GPU|Triton is not installed)"): choose_implementation(field, s, "fused")
     with pytest.raises(ValueError, match="field_impl must be one of auto, plain, lean, fused, got 'fast'"): PixNerd(awake_model().config, field_impl="fast")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("pixnerd.fused_field.interprets", lambda: True)
     if has_triton():
         with pytest.raises(ValueError, match="up to 128 and hidden width up to 256 on the chip, got 160 and 320"): choose_implementation(awake_field(width=160), s, "fused")
         with pytest.raises(ValueError, match="has no blocks"): choose_implementation(awake_field(depth=0), s, "fused")
@@ -255,9 +248,8 @@ assert len(done.asm['cubin']) > 1000 and done.metadata.shared <= 227 * 1024, don
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the kernels are interpreted, and compiled, but not run")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_kernel_on_a_gpu(dtype, monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    if "triton" in sys.modules and sys.modules["triton"].knobs.runtime.interpret: pytest.skip("Triton was imported with its interpreter")
+def test_the_kernel_on_a_gpu(dtype):
+    if has_triton() and interprets(): pytest.skip("Triton was told to interpret")
     field = awake_field(96, width=64, patch=16, depth=4).cuda()
     patches, s = torch.randn(2, 33, 3, 16, 16, device="cuda"), torch.randn(2, 33, 96, device="cuda")
     with torch.autocast("cuda", torch.bfloat16, enabled=dtype is torch.bfloat16):
