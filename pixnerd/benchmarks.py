@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'TASKS', 'published_norm', 'published_rotary', 'published_rotate', 'published_attention', 'published_block',
-           'published_field_block', 'published_field', 'published_decoder', 'published_forward', 'published_sample',
-           'Meter', 'Way', 'awake', 'gradients', 'training_step', 'draw', 'evaluate', 'decode', 'paired', 'peak_of',
-           'make_batch', 'operations', 'cost', 'pieces', 'account', 'roofline', 'distances', 'BenchConfig', 'read_list',
-           'check_bench', 'cases', 'work_of', 'fits', 'measure', 'evaluations', 'bench', 'as_table', 'training_memory',
-           'make_batch_like']
+           'published_field_block', 'published_field', 'published_decoder', 'published_forward', 'awake',
+           'published_sample', 'Meter', 'Way', 'gradients', 'training_step', 'draw', 'evaluate', 'decode', 'paired',
+           'peak_of', 'make_batch', 'operations', 'cost', 'pieces', 'account', 'roofline', 'distances', 'BenchConfig',
+           'read_list', 'check_bench', 'cases', 'work_of', 'fits', 'measure', 'evaluations', 'bench', 'as_table',
+           'training_memory', 'make_batch_like']
 
 # %% ../nbs/16_benchmarks.ipynb #0da2517c
 import json
@@ -162,6 +162,14 @@ def published_forward(
     v = v.transpose(1, 2).reshape(B, patches.shape[1], -1).transpose(1, 2)
     return F.fold(v.contiguous(), (H, W), c.patch, stride=c.patch)
 
+# %% ../nbs/16_benchmarks.ipynb #528d1651
+def awake(
+    model:PixNerd, # a fresh model
+) -> PixNerd: # the same, whose last layer is no longer zero: a gradient flows everywhere
+    "Wake a model up."
+    nn.init.normal_((model.decoder.linear if model.config.head == "linear" else model.decoder.out.linear).weight, std=.1)
+    return model
+
 # %% ../nbs/16_benchmarks.ipynb #973d2b8c
 @torch.no_grad()
 def published_sample(
@@ -240,14 +248,6 @@ class Way:
         "One evaluation in the run's precision."
         self.model.field_impl = self.impl
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32): return self.run(x, t, cond)
-
-# %% ../nbs/16_benchmarks.ipynb #528d1651
-def awake(
-    model:PixNerd, # a fresh model
-) -> PixNerd: # the same, whose last layer is no longer zero: a gradient flows everywhere
-    "Wake a model up."
-    nn.init.normal_((model.decoder.linear if model.config.head == "linear" else model.decoder.out.linear).weight, std=.1)
-    return model
 
 # %% ../nbs/16_benchmarks.ipynb #d2cf6de6
 def gradients(
@@ -391,7 +391,7 @@ def cost(
     return {"forward operations": work.get_total_flops(), "backward operations": back.get_total_flops(), "forward bytes": meter.moved,
             "backward bytes": after.moved, "kept bytes": kept}
 
-# %% ../nbs/16_benchmarks.ipynb #fd283d48
+# %% ../nbs/16_benchmarks.ipynb #b0443875
 def pieces(
     c:PixNerdConfig, # of a class model with a field
     images:int=1, # how many
@@ -400,14 +400,15 @@ def pieces(
     n, q, h = images * (c.image_size // c.patch) ** 2, c.patch ** 2, c.field_width
     model = PixNerd(replace(c, depth=1, field_depth=1))
     leaf = lambda *shape: torch.randn(*shape).requires_grad_()
-    x, cond, s, pixels, block, field = leaf(images, n // images, c.width), leaf(images, 1, c.width), leaf(n, c.width), leaf(n, q, h), model.blocks[0], model.decoder
-    rotary, mlp, f, w1, w2 = torch.ones(n // images, c.width // c.heads // 2, dtype=torch.complex64), block.feed_forward, field.blocks[0], leaf(n, h, c.field_ratio * h), leaf(n, c.field_ratio * h, h)
+    x, cond, s, pixels = leaf(images, n // images, c.width), leaf(images, 1, c.width), leaf(n, c.width), leaf(n, q, h)
+    block, field, w1, w2 = model.blocks[0], model.decoder, leaf(n, h, c.field_ratio * h), leaf(n, c.field_ratio * h, h)
+    rotary, mlp, f = torch.ones(n // images, c.width // c.heads // 2, dtype=torch.complex64), block.feed_forward, field.blocks[0]
     gate, value = mlp.gate_value.weight.chunk(2)
     first, last, seen, table = field.embed.linear, field.out, torch.randn(n, q, c.channels), torch.randn(n, q, field.embed.split[1])
     return {"attention": (c.depth, lambda: published_attention(block.attention, x, rotary)),
             "feed-forward": (c.depth, lambda: F.linear(F.silu(F.linear(x, gate)) * F.linear(x, value), mlp.out.weight)),
             "norms and modulation": (2 * c.depth, lambda: x + cond * (published_norm(x, block.norm1.weight) * (1 + cond) + cond)),
-            "field: writing weights": (c.field_depth, lambda: torch.cat([F.normalize(w, dim=-2).flatten(1) for w in f.writer(s).view(n, 2, h, -1).unbind(1)])),
+            "field: writing weights": (c.field_depth, lambda: torch.cat([F.normalize(w, dim=-2).flatten(1) for w in F.linear(s, f.writer.weight, f.writer.bias).view(n, 2, h, -1).unbind(1)])),
             "field: painting pixels": (c.field_depth, lambda: pixels + torch.bmm(F.silu(torch.bmm(published_norm(pixels, f.norm.weight), w1)), w2)),
             "field: first, last layer": (1, lambda: F.linear(published_norm(F.linear(torch.cat([seen, table], -1), first.weight, first.bias), last.norm.weight), last.linear.weight))}
 

@@ -20,12 +20,14 @@ from pixnerd.benchmarks import BenchConfig, account, as_table, bench, distances,
 from pixnerd.checkpoints import write_whole
 from pixnerd.model import PRESETS
 from pixnerd.training import provenance
+from pixnerd.transformer import onednn_pays
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU_WAYS = "plain,lean,fused,plain compiled,lean compiled,fused compiled,linear,linear compiled,off,off compiled"
 
 XL = dict(preset="XL/16", depth=4, field_depth=2)
 CPU = {"XL/16 widths, 4 + 2 blocks": BenchConfig(**XL, batches="2", ways="published,plain,lean", tasks="forward,gradients,train", rounds=5),
+       "XL/16 widths, MKL": BenchConfig(**XL, batches="2", ways="published,lean", tasks="forward,gradients,train", rounds=5),
        "XL/16 widths, sampling": BenchConfig(**XL, batches="2", ways="published,lean", tasks="sample", rounds=3),
        "XL/16 widths, decoders": BenchConfig(**XL, batches="2", ways="published,lean,linear,off", tasks="forward,gradients", rounds=5),
        "digits": BenchConfig(preset="digits", batches="64", tasks="forward,gradients,train,sample", rounds=11),
@@ -57,7 +59,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
-    parser.add_argument("--only", default="", help="a part of the names of the series to run; the others are kept from the file")
+    parser.add_argument("--only", default="", help="a part of the names of the series to run; the others are kept from the file; limits: what is no series")
     parser.add_argument("--rounds", type=int, default=0, help="turns each way takes; 0: as planned")
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
@@ -71,10 +73,12 @@ def main():
     out.parent.mkdir(parents=True, exist_ok=True)
     write = lambda: write_whole(out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
     for name, config in cases.items():
+        os.environ["PIXNERD_ONEDNN"] = "0" if name.endswith("MKL") else "1"
+        onednn_pays.cache_clear()
         record["series"][name], record["settings"][name] = series(config, a.rehearse), asdict(config)
         print(f"\n{name}\n{as_table(record['series'][name])}", flush=True)
         write()
-    if not a.only:
+    if a.only in ("", "limits"):
         dtype, small = torch.bfloat16 if device.type == "cuda" else torch.float32, PRESETS["digits" if a.rehearse else "XL/16"]
         limits = roofline(device, dtype)
         record |= {"roofline": limits, "memory": memory(a.rehearse), "account": account(small)}
