@@ -520,16 +520,16 @@ class Stream(IterableDataset):
         "The example at a place of a block; one that cannot be read is replaced by the next of its block."
         return read_first(self, (*block[k:], *block[:k]), self.size)
 
-# %% ../nbs/09_data.ipynb #1a011422
+# %% ../nbs/09_data.ipynb #7ddee6ea
 def rows_of(
     data:Stream, # what to read
-    order:Iterable[int]|None=None, # in which order its files; None: as they are
+    order:Iterable[int]|None=None, # in which order its files; None: as they are, as always where every 20th row is held out
 ) -> Iterator[tuple[str, dict]]: # name and content of each row of the split, its picture not decoded
     "One epoch of a stream, file after file."
-    files = data.source.num_shards
-    for k in range(files) if order is None else order:
+    files, place = data.source.num_shards, count()
+    for k in range(files) if order is None or data.held is not None else order:
         for i, row in enumerate(data.source.shard(files, k)):
-            if data.held is None or (i % 20 == 19) == data.held: yield f"file {k}, row {i}", row
+            if data.held is None or (next(place) % 20 == 19) == data.held: yield f"file {k}, row {i}", row
 
 # %% ../nbs/09_data.ipynb #e142d8c5
 def walk_stream(

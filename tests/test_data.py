@@ -432,7 +432,7 @@ def hub(tmp_path_factory):
     image, classes, text = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}, datasets.ClassLabel(names=["low", "high"]), datasets.Value("string")
     rows = [{"image": {"bytes": png(i), "path": None}, "label": int(i > 60), "caption": f"number {i}"} for i in range(120)]
     def part(some, *columns): return [{c: row[c] for c in columns} for row in some]
-    for k in range(3): save(folder/f"classes/train-{k}.parquet", part(rows[40 * k:40 * k + 40], "image", "label"), {"image": datasets.Image(), "label": classes})
+    for k, (start, end) in enumerate([(0, 37), (37, 78), (78, 120)]): save(folder/f"classes/train-{k}.parquet", part(rows[start:end], "image", "label"), {"image": datasets.Image(), "label": classes})
     save(folder/"split/train.parquet", part(rows[:90], "image", "caption"), {"image": image, "caption": text})
     save(folder/"split/validation.parquet", part(rows[90:], "image", "caption"), {"image": image, "caption": text})
     two = [{"image": r["image"], "fine": r["label"], "coarse": 1 - r["label"]} for r in rows[:30]]
