@@ -494,7 +494,7 @@ class Hub(Pictures):
     def where(self, i:int) -> str: return (self.source[i][self.columns.image] or {}).get("path") or f"row {i}"
     def read(self, i:int) -> tuple[Image.Image, int|str]: return read_row(self.source[i], self.columns)
 
-# %% ../nbs/09_data.ipynb #c3fba824
+# %% ../nbs/09_data.ipynb #e4b1d8ac
 class Stream(IterableDataset):
     "A data set of the Hugging Face hub, read as it goes."
     channels, block = 3, 1000
@@ -518,7 +518,7 @@ class Stream(IterableDataset):
 
     def example(self, block:Sequence, k:int) -> Example:
         "The example at a place of a block; one that cannot be read is replaced by the next of its block."
-        return read_first(self, (*block[k:], *block[:k]), self.size)
+        return read_first(self, (block[(k + j) % len(block)] for j in range(len(block))), self.size)
 
 # %% ../nbs/09_data.ipynb #7ddee6ea
 def rows_of(

@@ -6,7 +6,6 @@ import itertools
 import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
 import time
