@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+import json
 import os
 import pickle
 import random
@@ -24,6 +25,7 @@ from torch.utils.data import Dataset
 
 from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, REACH, RELATIONS, SHAPES, SKILLS, VOCABULARY, Example, Folder, Hub, Scenes, Stream, Texts, batches,
                           caption, check_data, crop_square, distance, draw_scene, load_data, open_picture, parse_caption, reason, scenes)
+from pixnerd.training import TrainConfig, read_log, train
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory and processes are measured through Linux's /proc")
@@ -99,6 +101,17 @@ def test_a_nasty_folder_is_read_and_what_cannot_be_read_is_listed(nasty, recwarn
     assert len(data) == 24 and data.names == ["things"] and (data.channels, data.size) == (3, 64)
     assert all(e.image.shape == (3, 64, 64) and e.image.dtype == torch.uint8 and e.label == 0 for e in examples)
     assert not recwarn.list, [str(w.message) for w in recwarn.list]
+
+
+def test_a_nasty_folder_trains_and_the_run_lists_what_could_not_be_read(nasty, tmp_path):
+    "Every example is seen; killed and continued, the list is still whole and each picture is in it once."
+    settings = dict(data=str(nasty), size=64, steps=8, batch=6, log_every=2, save_every=4, workers=2, device="cpu")
+    for step in train(TrainConfig(out=str(tmp_path/"run"), **settings)):
+        if step.step == 5: break
+    assert all(s.loss.isfinite().all() for s in train(TrainConfig(out=str(tmp_path/"run"), **settings)))
+    listed = json.loads((tmp_path/"run"/"unreadable.json").read_text())
+    assert {path.removeprefix("things/") for path in listed} == set(LISTING) and all(why in listed[f"things/{path}"] for path, why in LISTING.items())
+    assert read_log(tmp_path/"run")[-1]["unreadable"] == len(LISTING)
 
 
 def test_each_kind_of_picture_looks_as_it_should(nasty, picture):
