@@ -486,7 +486,7 @@ def measure(
         found |= score(name, ours[layer], reference.statistics if name == "fid" and reference.statistics else real and real[layer], c)
     return {key + ("" if c.extractor == INCEPTION else f"-{c.extractor}"): value for key, value in found.items()}
 
-# %% ../nbs/12_evaluation.ipynb #80c5bc48
+# %% ../nbs/12_evaluation.ipynb #201d9c8c
 class Team:
     "The processes that share a job: this one alone, or those that torchrun or accelerate launch started."
     def __init__(self,
@@ -496,7 +496,8 @@ class Team:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             from accelerate import PartialState   # brings the processes together by what their launcher told them
             self.state = PartialState(cpu=self.device.type == "cpu", timeout=timedelta(days=1))
-            self.device, self.index, self.count = self.state.device, self.state.process_index, self.state.num_processes
+            self.index, self.count = self.state.process_index, self.state.num_processes
+            if self.device.type != "cpu": self.device = self.state.device
 
     @property
     def main(self) -> bool: return self.index == 0
