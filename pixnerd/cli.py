@@ -249,7 +249,7 @@ def open_model(
     if a.size is not None and a.size % tokens: raise ValueError(f"size must be a multiple of {tokens}, the patches a side, got {a.size}")
     return model, str(source)
 
-# %% ../nbs/17_cli.ipynb #1baa6ae6
+# %% ../nbs/17_cli.ipynb #52f4d123
 def fill_folder(
     a:argparse.Namespace, # what is asked for
     model:PixNerd, # the model
@@ -258,7 +258,7 @@ def fill_folder(
     team:Team, # who shares the work
 ) -> tuple[int, float]: # images drawn now, by all processes, and the seconds it took; raises `ValueError` for a folder that holds something else
     "Draw samples with a progress bar, and complete their folder."
-    labels, start, first, there = wanted_labels(a, model.config.num_classes), time.perf_counter(), None, 0
+    labels, start = wanted_labels(a, model.config.num_classes), time.perf_counter()
     sampler = {name: getattr(a, name) for name in ("method", "steps", "order", "guidance_scale", "guidance_interval", "time_shift")}
     steps = draw_samples(model, labels, out, a.seed, a.batch, a.size, team, {name: getattr(a, name) for name in ("classes", "count", "total")}, **sampler)
     first = next(steps)

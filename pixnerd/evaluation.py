@@ -394,7 +394,7 @@ class Reference:
     @property
     def name(self) -> str: return (self.pictures or self.statistics).name
 
-# %% ../nbs/12_evaluation.ipynb #9d0f9520
+# %% ../nbs/12_evaluation.ipynb #fa2f4474
 def open_reference(
     source, # as `open_images` takes it; or an `.npz` with `mu` and `sigma`; or a `Reference`
     split:str="train", # of a data set by name
@@ -403,7 +403,9 @@ def open_reference(
     "What to measure against."
     if isinstance(source, (Reference, Tensor, Pictures)): return source if isinstance(source, Reference) else Reference(open_images(source))
     statistics = open_statistics(source) if Path(source).is_file() else None
-    if statistics and "arr_0" not in read_npz(Path(source), ["arr_0"]): return Reference(None, statistics)
+    if statistics:
+        with np.load(source, allow_pickle=False) as file:
+            if "arr_0" not in file.files: return Reference(None, statistics)
     return Reference(open_images(source, split, size), statistics)
 
 # %% ../nbs/12_evaluation.ipynb #4cebd9cf

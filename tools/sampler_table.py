@@ -1,7 +1,7 @@
 """Measure the shipped model by sampler, steps and guidance: `python tools/sampler_table.py` writes pixnerd/weights/digits/samplers.json.
 
 Each row is 500 digits against the training digits, with the time an image took. Run it on a machine that does nothing else
-(about ten minutes on two cores); notebook 12 draws the result.
+(about fifteen minutes on two cores); notebook 12 draws the result.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SOLVERS = {"euler": {"method": "euler"}, "heun": {"method": "heun"}, "adams, ord
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--samples", type=int, default=500, help="images for each row")
 parser.add_argument("--steps", type=int, nargs="+", default=[4, 6, 12, 25], help="counts of steps")
-parser.add_argument("--scales", type=float, nargs="+", default=[1., 2., 3.], help="guidance scales")
+parser.add_argument("--scales", type=float, nargs="+", default=[1., 1.5, 2., 3.], help="guidance scales")
 arguments = parser.parse_args()
 
 model, labels, rows = from_pretrained("digits"), torch.arange(arguments.samples) % 10, []
