@@ -11,7 +11,7 @@ parser.read(here/"settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 statuses = {"3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
 readme = here/"README.md"
-explore, evaluate = (cfg[f"{name}_requirements"].split() for name in ("explore", "evaluate"))
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("explore", "evaluate", "hub", "text", "track")}
 
 setup(
     name=cfg["lib_name"],
@@ -35,7 +35,7 @@ setup(
     package_data={cfg["lib_name"]: ["weights/*/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"explore": explore, "evaluate": evaluate, "dev": cfg["dev_requirements"].split() + explore + evaluate},
+    extras_require=extras | {"dev": sum(extras.values(), cfg["dev_requirements"].split())},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixnerd import PixNerd, cli, evaluation as e
-from pixnerd.checkpoints import SHIPPED, from_pretrained
+from pixnerd.checkpoints import from_pretrained
 from pixnerd.data import digits
 from pixnerd.model import PixNerdConfig
 from pixnerd.patches import to_uint8
@@ -49,7 +49,7 @@ def extractor(): return e.make_extractor(e.MetricConfig(extractor="digits"))
 
 
 @pytest.fixture(scope="module")
-def pair(extractor) -> tuple[e.Pictures, e.Pictures]:
+def pair(extractor) -> tuple[e.Crowd, e.Crowd]:
     "Held-out digits with some blur, and training digits."
     held, train = digits("held-out").images[:300], digits("train").images[:400]
     return e.open_images(torch.nn.functional.avg_pool2d(held, 7, 1, 3)), e.open_images(train)
@@ -165,6 +165,24 @@ def test_images_come_back_to_the_byte(tmp_path_factory, seed, channels, height, 
     e.write_npz(folder/"all.npz", files, [2, 1, 0])
     for source in (folder, folder/"all.npz"): assert torch.equal(torch.stack(list(e.open_images(source))), pixels)
     with np.load(folder/"all.npz") as packed: assert packed["arr_0"].shape == (3, height, width, channels) and packed["arr_1"].tolist() == [2, 1, 0]
+
+
+def test_a_reference_of_mixed_sizes_is_cropped_when_asked(tmp_path, extractor):
+    folder, g = tmp_path/"photos", torch.Generator().manual_seed(0)
+    write_folder(folder/"n01", torch.rand(3, 3, 70, 50, generator=g) * 2 - 1), write_folder(folder/"n02", torch.rand(2, 1, 32, 80, generator=g) * 2 - 1)
+    with pytest.raises(ValueError, match="must be of one size, got 50x70 .* and 80x32"): e.open_reference(folder)
+    crowd = e.open_reference(folder, size=32, crop=True).pictures
+    assert crowd.shape == (3, 32, 32) and len(crowd) == 5
+    from pixnerd.data import crop_square
+    wanted = crop_square(Image.open(folder/"n01"/"0001.png").convert("RGB"), 32)
+    assert np.array_equal(crowd[1].permute(1, 2, 0).numpy(), np.array(wanted)) and torch.equal(crowd[4][0], crowd[4][2])
+
+
+def test_an_unreadable_image_of_a_data_set_is_no_other_image(tmp_path):
+    write_folder(tmp_path/"a", torch.zeros(3, 1, 8, 8)), (tmp_path/"a"/"0001.png").write_text("no image")
+    from pixnerd.data import load_data
+    crowd = e.Crowd("a", (3, 8, 8), load_data(str(tmp_path/"a"), "train", 8), e.as_bytes)
+    with pytest.raises(ValueError, match="0001.png cannot be read: not a picture"): list(torch.utils.data.DataLoader(crowd))
 
 
 # Sampling at scale
@@ -360,11 +378,11 @@ FEW = ["--reference", "digits", "--extractor", "digits"]
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--samples", "empty", *FEW], "empty holds no images: expected files ending in .png"), (["--samples", "mixed", *FEW], "must be of one size, got 32x32 (0000.png) and 32x16 (z.png)"),
+    (["--samples", "empty", *FEW], "empty holds no images: expected files such as .png"), (["--samples", "mixed", *FEW], "must be of one size, got 32x32 (0000.png) and 32x16 (z.png)"),
     (["--samples", "text", *FEW], "a.png is damaged, or no image"), (["--samples", "cut", *FEW, "--metrics", "fid"], "0001.png is damaged, or no image"),
-    (["--samples", "cut.npz", *FEW], "cut.npz is damaged, or no .npz file"), (["--samples", "flipped.npz", *FEW], "flipped.npz is damaged"), (["--samples", "note.npz", *FEW], "note.npz is damaged"),
+    (["--samples", "none.npz", *FEW], "no file none.npz"), (["--samples", "cut.npz", *FEW], "cut.npz is damaged, or no .npz file"), (["--samples", "flipped.npz", *FEW], "flipped.npz is damaged"), (["--samples", "note.npz", *FEW], "note.npz is damaged"),
     (["--samples", "float.npz", *FEW], "must be uint8 images (N, H, W, 1 or 3), got float64 (3, 8, 8, 3)"), (["--samples", "other.npz", *FEW], "holds no array arr_0"),
-    (["--samples", "object.npz", *FEW], "object.npz is damaged"), (["--samples", "nowhere/at/all", *FEW], "no folder or .npz file nowhere/at/all"), (["--samples", "mnist", *FEW], "data must be one of digits"),
+    (["--samples", "object.npz", *FEW], "object.npz is damaged"), (["--samples", "nowhere/at/all", *FEW], "got 'nowhere/at/all': there is no such folder"), (["--samples", "mnist", *FEW], "data must be one of digits"),
     (["--samples", "colour", *FEW, "--metrics", "fid"], "reads images of 1 channel, got 3"), (["--samples", "good", "--extractor", "digits", "--reference", "colour", "--metrics", "fid"], "must have one shape"),
     (["--samples", "good", *FEW, "--metrics", "kid"], "kid needs at least 1000 samples (kid_subset_size), got 12"), (["--samples", "good", *FEW, "--metrics", "prc", "--neighbourhood", "12"], "prc needs at least 13 samples (neighbourhood), got 12"),
     (["--samples", "good", *FEW, "--metrics", "isc", "--isc-splits", "13"], "isc needs at least 13 samples"), (["--samples", "good", *FEW, "--metrics", "fid,sfid"], "metrics must be of fid, kid, isc, prc, with commas between, got 'sfid'"),
@@ -404,7 +422,7 @@ def test_without_torch_fidelity_the_command_says_what_to_install(tmp_path):
 
 
 def test_the_committed_table_is_of_the_shipped_model():
-    table = json.loads((SHIPPED["digits"]/"samplers.json").read_text())
+    table = json.loads((ROOT/"nbs"/"results"/"samplers.json").read_text())
     assert table["weights"] == e.fingerprint(from_pretrained("digits")), "the model changed: run tools/sampler_table.py again"
     assert {"cpu", "torch", "pixnerd"} <= table["made_by"].keys() and all(row["seconds_per_image"] > 0 for row in table["rows"])
     row = table["rows"][0]

@@ -1,4 +1,4 @@
-"""Measure the shipped model by sampler, steps and guidance: `python tools/sampler_table.py` writes pixnerd/weights/digits/samplers.json.
+"""Measure the shipped model by sampler, steps and guidance: `python tools/sampler_table.py` writes nbs/results/samplers.json.
 
 Each row is 500 digits against the training digits, with the time an image took. Run it on a machine that does nothing else
 (about fifteen minutes on two cores); notebook 12 draws the result.
@@ -7,10 +7,11 @@ Each row is 500 digits against the training digits, with the time an image took.
 import argparse
 import time
 from itertools import product
+from pathlib import Path
 
 import torch
 
-from pixnerd.checkpoints import SHIPPED, from_pretrained
+from pixnerd.checkpoints import from_pretrained
 from pixnerd.evaluation import draw_batch, evaluate_digits, fidelity_digits, fingerprint, source_commit, write_record
 from pixnerd.training import provenance
 
@@ -33,4 +34,6 @@ for (name, solver), steps, scale in product(SOLVERS.items(), arguments.steps, ar
     rows.append({"method": name, "steps": steps, "guidance_scale": scale, "seconds_per_image": round(seconds, 5), **{k: round(v, 5) for k, v in judged.items()}})
     print(rows[-1], flush=True)
 made_by = provenance(torch.device("cpu")) | {"commit": source_commit()}
-write_record(SHIPPED["digits"]/"samplers.json", {"model": "digits", "weights": fingerprint(model), "samples": arguments.samples, "seed": 0, "batch": 100, "made_by": made_by, "rows": rows})
+out = Path(__file__).resolve().parent.parent/"nbs"/"results"/"samplers.json"
+out.parent.mkdir(exist_ok=True)
+write_record(out, {"model": "digits", "weights": fingerprint(model), "samples": arguments.samples, "seed": 0, "batch": 100, "made_by": made_by, "rows": rows})

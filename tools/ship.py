@@ -1,11 +1,13 @@
 """Put a trained run into the package: `python tools/ship.py runs/digits digits` writes pixnerd/weights/digits/.
 
-The weights are the run's averaged ones in half precision. Beside them, `training.json` says what made them and
+The weights are the run's averaged ones in half precision. Beside them, `training.json` and `log.jsonl` say what made them and
 `metrics.json` how good 500 of their samples are, drawn from the files as they are shipped.
 """
 
 import argparse
 import json
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
 from pixnerd.cli import draw_images
 from pixnerd.evaluation import evaluate_digits, fidelity_digits
 from pixnerd.samplers import RECOMMENDED
-from pixnerd.training import latest_checkpoint, provenance, read_log
+from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,11 +26,11 @@ parser.add_argument("name", help="name of the shipped model")
 arguments = parser.parse_args()
 
 config = json.loads((arguments.run/"config.json").read_text())
-changed = {name: value for name, value in config.items() if name != "out"}
-record = {"command": "pixnerd-train " + " ".join(f"--{'' if v is not False else 'no-'}{k.replace('_', '-')}" + ("" if isinstance(v, bool) else f" {v}")
-                                                 for k, v in changed.items()),
+told = [(f.name.replace("_", "-"), config[f.name]) for f in fields(TrainConfig) if f.name != "out" and config[f.name] != f.default]
+record = {"command": " ".join(["pixnerd-train", *(f"--{'' if v is not False else 'no-'}{k}" + ("" if isinstance(v, bool) else f" {v}") for k, v in told)]), "config": config,
           "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": json.loads((arguments.run/"made_by.json").read_text())}
 folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
+shutil.copy(arguments.run/"log.jsonl", folder)
 write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
 labels = [i % 10 for i in range(500)]
 images = draw_images(from_pretrained(folder), labels, **RECOMMENDED)
