@@ -10,7 +10,7 @@ __all__ = ['RANGES', 'CHOICES', 'option', 'TrainConfig', 'check_run', 'check_tra
            'read_run', 'changes', 'check_folder', 'open_run', 'lock_run', 'step_of', 'Log', 'note', 'pending',
            'write_line', 'peak_memory', 'train', 'steps_of', 'check_patience', 'save_samples', 'read_log', 'show_loss']
 
-# %% ../nbs/11_training.ipynb #90dab5ee
+# %% ../nbs/11_training.ipynb #60374beb
 import json
 import math
 import os
@@ -25,6 +25,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 import pixnerd
 from .alignment import Aligned, alignment_loss, load_encoder
 from .checkpoints import from_pretrained, save_pretrained, write_whole
-from .data import batches, load_data, mix
+from .data import batches, check_data, load_data, mix
 from .flow import interpolate, sample_time, velocity_error
 from .model import PRESETS, PixNerd
 from .patches import to_signed
@@ -160,13 +161,13 @@ def read_recipe(
             except ValueError: raise ValueError(f"recipe {path}: {name} must be a number, got {value!r}") from None
     return found
 
-# %% ../nbs/11_training.ipynb #23111ecf
+# %% ../nbs/11_training.ipynb #6fddb05c
 def provenance(
     device:torch.device, # where it ran
 ) -> dict: # version, packages, hardware
     "What made a result: version, packages, hardware."
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {"pixnerd": pixnerd.__version__, "torch": torch.__version__, "python": platform.python_version(),
+    return {"pixnerd": pixnerd.__version__, "torch": torch.__version__, "accelerate": version("accelerate"), "python": platform.python_version(),
             "device": gpu or "cpu", "cpu": cpu_name(), "threads": torch.get_num_threads(), "system": platform.system()}
 
 # %% ../nbs/11_training.ipynb #64e2afc5
@@ -676,13 +677,13 @@ def peak_memory(
     except ImportError: return 0.           # not on Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform != "darwin" else 30)
 
-# %% ../nbs/11_training.ipynb #170a916d
+# %% ../nbs/11_training.ipynb #aa721b78
 def train(
     config:TrainConfig, # what to do
     encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D) encoded text, on the device; `[""]` is the unconditional input
 ) -> Iterator[TrainStep]: # every step; raises `ValueError` or `OSError` at once for a run that cannot be started or continued
     "Train a model; run it again to continue."
-    check_folder(config)
+    check_data(config.data), check_folder(config)
     base = from_pretrained(latest_checkpoint(config.start_from) or config.start_from) if config.start_from else None
     data = load_data(config.data, "train", config.size or (base.config if base else PRESETS[config.preset]).image_size)
     model = make_model(config, base, data.channels, len(data.names or ()))
