@@ -253,7 +253,7 @@ def add_sampling(
     add("--npz", action="store_true", help="also pack the images into samples.npz (arr_0, as the ADM suite reads them)")
     add("--images", action=argparse.BooleanOptionalAction, default=True, help="keep the single images; without them, --npz is needed")
 
-# %% ../nbs/17_cli.ipynb #fd3806b3
+# %% ../nbs/17_cli.ipynb #6ab27257
 def check_sampling(
     a:argparse.Namespace, # from a parser with `add_sampling`
 ) -> argparse.Namespace: # the same; raises `ValueError` for numbers that make no sense
@@ -263,6 +263,7 @@ def check_sampling(
     if not a.images and not a.npz: raise ValueError("no-images without npz would keep nothing: add --npz")
     return a
 
+# %% ../nbs/17_cli.ipynb #9dccde91
 def read_sample_options(
     arguments:Sequence[str], # what the user typed
 ) -> argparse.Namespace: # raises `ValueError` for numbers that make no sense
@@ -351,24 +352,19 @@ def read_evaluate_options(
         if a.model is None and getattr(a, name) is not None: raise ValueError(f"{name} is for drawing from a model, and none was given")
     return a
 
-# %% ../nbs/17_cli.ipynb #ee67da16
+# %% ../nbs/17_cli.ipynb #c1688c1f
 def keep_statistics(
     a:argparse.Namespace, # save_statistics
     reference:Reference, # real images
     config:MetricConfig, # its extractor
     extractor:torch.nn.Module, # from `make_extractor`
-) -> Reference: # with the statistics; raises `ValueError` where there are no images, or the file exists
-    "Measure the real images' mean and covariance, and write them."
-    if Path(a.save_statistics).exists(): raise ValueError(f"{a.save_statistics} already exists: choose another name, nothing was overwritten")
-    if reference.pictures is None: raise ValueError(f"{reference.name} holds statistics already: save-statistics needs images")
-    layer = extractor.layers.get("fid")
-    if layer is None: raise ValueError("save-statistics is for fid: add it to metrics")
+) -> None: # writes the file
+    "Measure the real images' mean and covariance, and keep them."
     with progress(len(reference.pictures), "reference", "image") as bar: seen = extract(reference.pictures, extractor, config.extract_batch, bar.update)
-    statistics = gather(seen[layer], reference.name, config.extractor)
-    save_statistics(statistics, a.save_statistics)
-    return Reference(reference.pictures, statistics)
+    save_statistics(gather(seen[extractor.layers["fid"]], reference.name, config.extractor), a.save_statistics)
+    print(f"statistics of {len(reference.pictures)} images: {a.save_statistics}")
 
-# %% ../nbs/17_cli.ipynb #8428be11
+# %% ../nbs/17_cli.ipynb #6fbf97ae
 def evaluate_main(arguments:Sequence[str]) -> None:
     "Measure samples against real images."
     a = read_evaluate_options(arguments)
@@ -378,10 +374,11 @@ def evaluate_main(arguments:Sequence[str]) -> None:
     model, source = open_model(a, team.device) if a.model is not None else (None, None)
     extractor, reference = prepare(a, config, model, team.device) if team.main else (None, None)
     if model is not None: fill_folder(a, model, source, out/"samples", team)
-    if team.main and (a.samples or model is not None): report(a, config, extractor, reference, out, team.device)
+    if team.main and (a.samples is not None or model is not None): report(a, config, extractor, reference, out, team.device)
+    if team.main and a.save_statistics: keep_statistics(a, reference, config, extractor)
     team.leave()
 
-# %% ../nbs/17_cli.ipynb #e5d54e66
+# %% ../nbs/17_cli.ipynb #3b82b662
 def prepare(
     a:argparse.Namespace, # what is asked for
     config:MetricConfig, # what to measure
@@ -395,10 +392,13 @@ def prepare(
     extractor = make_extractor(config, device)
     if pictures: check_pair(pictures.shape, len(pictures), reference, config, extractor)
     elif model is not None: check_pair((model.config.channels, side, side), len(wanted_labels(a, model.config.num_classes)), reference, config, extractor)
-    if a.save_statistics: reference = keep_statistics(a, reference, config, extractor)
+    if a.save_statistics:
+        if Path(a.save_statistics).exists(): raise ValueError(f"{a.save_statistics} already exists: choose another name, nothing was overwritten")
+        if reference is None or reference.pictures is None: raise ValueError("save-statistics needs images as the reference")
+        if "fid" not in config.names: raise ValueError("save-statistics is for fid: add it to metrics")
     return extractor, reference
 
-# %% ../nbs/17_cli.ipynb #70677ffb
+# %% ../nbs/17_cli.ipynb #3b9078b4
 def report(
     a:argparse.Namespace, # what is asked for
     config:MetricConfig, # what to measure
@@ -414,7 +414,7 @@ def report(
     with progress(len(pictures) + real, "measure", "image") as bar: metrics = measure(pictures, reference, config, extractor, device, bar.update)
     drawn = read_record(where/"samples.json") if (where/"samples.json").is_file() else None
     record = {"metrics": metrics, "samples": {"source": str(where), "count": len(pictures), "shape": list(pictures.shape), "drawn_by": drawn},
-              "reference": {"source": reference.name, "count": real or reference.statistics.count or None} if reference else None, "settings": asdict(config),
+              "reference": {"source": reference.name, "count": real or reference.statistics.count or None, "fid_from": "statistics" if reference.statistics else "images"} if reference else None, "settings": asdict(config),
               "seconds": round(time.perf_counter() - start, 2), "made_by": provenance(device) | {"torch_fidelity": import_fidelity().__version__, "commit": source_commit()}}
     out.mkdir(parents=True, exist_ok=True)
     write_record(out/"metrics.json", record)

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['INCEPTION', 'METRICS', 'digit_judge', 'judge', 'accuracy', 'spread', 'novelty', 'yardsticks', 'evaluate_digits',
            'import_fidelity', 'make_digits_extractor', 'MetricConfig', 'check_metrics', 'check_weights',
-           'fetch_inception', 'make_extractor', 'Crowd', 'find_files', 'read_file', 'open_folder', 'read_npz',
-           'as_picture', 'open_npz', 'as_bytes', 'open_images', 'extract', 'Statistics', 'gather', 'save_statistics',
-           'open_statistics', 'Reference', 'open_reference', 'check_pair', 'check_statistics', 'score', 'measure',
-           'Team', 'write_image', 'draw_missing', 'draw_batch', 'fingerprint', 'digest', 'read_record', 'write_record',
-           'check_samples', 'hold', 'open_samples', 'sample_paths', 'draw_samples', 'write_npz', 'write_sheet',
-           'finish_samples', 'read_geneval', 'read_dpg', 'TextPainter', 'draw_geneval', 'draw_dpg', 'source_commit',
-           'compare_results', 'fidelity_digits']
+           'fetch_inception', 'make_extractor', 'read_record', 'write_record', 'Crowd', 'find_files', 'read_file',
+           'open_folder', 'read_npz', 'as_picture', 'open_npz', 'as_bytes', 'open_images', 'extract', 'Statistics',
+           'gather', 'save_statistics', 'open_statistics', 'Reference', 'open_reference', 'check_pair',
+           'check_statistics', 'score', 'measure', 'Team', 'write_image', 'draw_missing', 'draw_batch', 'fingerprint',
+           'digest', 'check_samples', 'hold', 'open_samples', 'sample_paths', 'draw_samples', 'write_npz',
+           'write_sheet', 'finish_samples', 'read_geneval', 'read_dpg', 'TextPainter', 'draw_geneval', 'draw_dpg',
+           'source_commit', 'differences', 'compare_results', 'fidelity_digits']
 
-# %% ../nbs/12_evaluation.ipynb #533c98fa
+# %% ../nbs/12_evaluation.ipynb #87d65791
 import hashlib
 import json
 import os
@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 import pixnerd
 from .alignment import load_reader
 from .checkpoints import write_whole
-from .data import SPLITS, crop_square, digits, is_picture, load_data, open_picture, reason, shrink, walk
+from .data import DATASETS, SPLITS, crop_square, digits, is_picture, load_data, open_picture, reason, shrink, walk
 from .model import PixNerd
 from .patches import to_signed, to_uint8
 from .samplers import denoise, make_noise
@@ -223,6 +223,21 @@ def make_extractor(
     extractor.layers, extractor.channels = layers, getattr(extractor, "channels", 3)
     return extractor
 
+# %% ../nbs/12_evaluation.ipynb #9051cc30
+def read_record(
+    path:str|Path, # a JSON file
+) -> dict: # raises `FileNotFoundError`, or `ValueError` for anything else
+    "Read what a result says of itself."
+    try: record = json.loads(Path(path).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as e: raise ValueError(f"{path} is damaged, or no result: {e}") from None
+    if not isinstance(record, dict): raise ValueError(f"{path} is no result: expected an object")
+    return record
+
+# %% ../nbs/12_evaluation.ipynb #f01d7c08
+def write_record(path:Path, record:Mapping) -> None:
+    "Write what a result says of itself, whole."
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(record, indent=2) + "\n"))
+
 # %% ../nbs/12_evaluation.ipynb #fd73bbde
 @dataclass(frozen=True)
 class Crowd(Dataset):
@@ -235,12 +250,12 @@ class Crowd(Dataset):
     def __len__(self) -> int: return len(self.items)
     def __getitem__(self, i:int) -> Tensor: return self.read(self.items[i])
 
-# %% ../nbs/12_evaluation.ipynb #748ff3ad
+# %% ../nbs/12_evaluation.ipynb #53c82cb3
 def find_files(
     folder:Path, # any folder; folders in it are looked through too
 ) -> list[Path]: # image files by name; raises `ValueError` where there are none
     "The image files in a folder; of a folder that pixnerd-sample wrote, its images and not its sheet."
-    if (folder/"settings.json").is_file():
+    if (folder/"settings.json").is_file() and "pixnerd" in read_record(folder/"settings.json"):
         if not (folder/"samples.json").is_file(): raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
     found = [folder/p for p in walk(folder) if is_picture(p)]
@@ -288,11 +303,12 @@ def read_npz(
         if isinstance(e, FileNotFoundError): raise
         raise ValueError(f"{path} is damaged, or no .npz file: {e}") from None
 
-# %% ../nbs/12_evaluation.ipynb #bb6e11e1
+# %% ../nbs/12_evaluation.ipynb #78c8f0ff
 def as_picture(a:np.ndarray) -> Tensor: # (H, W, C) uint8 -> (C, H, W)
     "One image of an `.npz`."
     return torch.from_numpy(a).permute(2, 0, 1)
 
+# %% ../nbs/12_evaluation.ipynb #aafe401f
 def open_npz(
     path:Path, # an `.npz` with `arr_0`: (N, H, W, C) uint8
 ) -> Crowd: # raises `ValueError` for anything else
@@ -303,12 +319,13 @@ def open_npz(
         raise ValueError(f"arr_0 in {path} must be uint8 images (N, H, W, 1 or 3), got {images.dtype} {images.shape}")
     return Crowd(str(path), (images.shape[3], *images.shape[1:3]), images, as_picture)
 
-# %% ../nbs/12_evaluation.ipynb #b6506051
+# %% ../nbs/12_evaluation.ipynb #bbde128f
 def as_bytes(example) -> Tensor: # an `Example` -> (C, H, W) uint8; raises `ValueError` where another image stands in for an unreadable one
     "One image of a data set."
     for path, why in example.skipped: raise ValueError(f"{path} cannot be read: {why}")
     return example.image if example.image.dtype == torch.uint8 else to_uint8(example.image)
 
+# %% ../nbs/12_evaluation.ipynb #1133f4e5
 def open_images(
     source, # (N, C, H, W) in [-1, 1], a folder, an `.npz`, or the name of a data set (see `load_data`)
     split:str="train", # of a data set by name
@@ -320,9 +337,9 @@ def open_images(
     if isinstance(source, Tensor):
         if source.ndim != 4 or source.shape[1] not in (1, 3) or not len(source): raise ValueError(f"images must be (N, 1 or 3, H, W), got {tuple(source.shape)}")
         return Crowd("images", tuple(source.shape[1:]), to_uint8(source.cpu()), Tensor.contiguous)
-    path = Path(source)
-    if path.is_dir(): return open_npz(path/"samples.npz") if not (path/"images").is_dir() and (path/"samples.npz").is_file() else open_folder(path, size if crop else None)
-    if path.is_file(): return open_npz(path)
+    path, named = Path(source), str(source) in DATASETS
+    if path.is_dir() and not named: return open_npz(path/"samples.npz") if not (path/"images").is_dir() and (path/"samples.npz").is_file() else open_folder(path, size if crop else None)
+    if path.is_file() and not named: return open_npz(path)
     if path.suffix == ".npz": raise FileNotFoundError(f"no file {source}")
     data = load_data(str(source), split, size)
     if not hasattr(data, "__len__"): raise ValueError(f"{source} is a stream and tells no count: name it hub: instead of stream:")
@@ -413,7 +430,7 @@ def open_reference(
             if "arr_0" not in file.files: return Reference(None, statistics)
     return Reference(open_images(source, split, size, crop), statistics)
 
-# %% ../nbs/12_evaluation.ipynb #4cebd9cf
+# %% ../nbs/12_evaluation.ipynb #61b3cfc9
 def check_pair(
     shape:tuple[int, int, int], # (C, H, W) of the samples
     count:int, # how many there are
@@ -423,6 +440,7 @@ def check_pair(
 ) -> None: # raises `ValueError` before any long work
     "Refuse what cannot be compared."
     real, known = (reference.pictures, reference.statistics) if reference else (None, None)
+    if missing := [name for name in config.names if name not in extractor.layers]: raise ValueError(f"extractor was made without {missing[0]}: make it from the same configuration")
     for name in config.names:
         if name != "isc" and reference is None: raise ValueError(f"{name} needs a reference: real images, or for fid their statistics")
         if name in ("kid", "prc") and real is None: raise ValueError(f"{name} needs real images, and {known.name} holds statistics: leave it out, or give images")
@@ -563,7 +581,7 @@ def draw_batch(
     if not step.x.isfinite().all(): raise ValueError("the model drew NaN or infinity: check guidance_scale, time_shift and the model's weights")
     return step.x.float().cpu()
 
-# %% ../nbs/12_evaluation.ipynb #f68cca71
+# %% ../nbs/12_evaluation.ipynb #929cc912
 def fingerprint(
     model:torch.nn.Module, # any model
 ) -> str: # the same for the same weights, in whatever file or precision they were stored
@@ -574,23 +592,10 @@ def fingerprint(
         found.update(w.detach().float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
+# %% ../nbs/12_evaluation.ipynb #f5172930
 def digest(text:str) -> str: # 16 hexadecimal digits
     "A short name for a long text."
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-# %% ../nbs/12_evaluation.ipynb #3ea15c61
-def read_record(
-    path:str|Path, # a JSON file
-) -> dict: # raises `FileNotFoundError`, or `ValueError` for anything else
-    "Read what a result says of itself."
-    try: record = json.loads(Path(path).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as e: raise ValueError(f"{path} is damaged, or no result: {e}") from None
-    if not isinstance(record, dict): raise ValueError(f"{path} is no result: expected an object")
-    return record
-
-def write_record(path:Path, record:Mapping) -> None:
-    "Write what a result says of itself, whole."
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(record, indent=2) + "\n"))
 
 # %% ../nbs/12_evaluation.ipynb #43f8e451
 def check_samples(
@@ -827,20 +832,29 @@ def source_commit(
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired): return None
 
-# %% ../nbs/12_evaluation.ipynb #b9016d96
+# %% ../nbs/12_evaluation.ipynb #4cdc89e3
+def differences(
+    records:Sequence, # values of one kind from several results: dicts, numbers, texts
+    name:str="", # where they stand
+) -> Iterator[tuple[str, list]]: # name and values, of what is not equal
+    "Where results differ; a part that one of them lacks is one difference."
+    if all(isinstance(r, Mapping) for r in records):
+        for key in dict.fromkeys(k for r in records for k in r): yield from differences([r.get(key) for r in records], f"{name}.{key}".lstrip("."))
+    elif any(r != records[0] for r in records): yield name, ["told" if isinstance(r, Mapping) else r for r in records]
+
+# %% ../nbs/12_evaluation.ipynb #249f65b6
 def compare_results(
     paths:Sequence[str|Path], # results that `pixnerd-evaluate` wrote
-) -> str: # a table in Markdown: a row for each number and each setting that differs; raises `ValueError` or `FileNotFoundError`
+) -> str: # a table in Markdown: a row for each number and for each setting that differs; raises `ValueError` or `FileNotFoundError`
     "Put results side by side."
-    def flat(record:Mapping, prefix:str="") -> dict:
-        return {k: v for name, value in record.items() for k, v in (flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}).items()}
-    results, tell = [read_record(path) for path in paths], lambda v: f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v)
+    results = [read_record(path) for path in paths]
     for path, result in zip(paths, results):
         if not isinstance(result.get("metrics"), dict): raise ValueError(f"{path} is no result of pixnerd-evaluate: it holds no metrics")
+    def tell(v) -> str: return f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v)
     rows = [(name, [r["metrics"].get(name) for r in results]) for name in dict.fromkeys(n for r in results for n in r["metrics"])]
-    rest = [flat({k: v for k, v in r.items() if k != "metrics"}) for r in results]
-    differ = [(name, [r.get(name) for r in rest]) for name in dict.fromkeys(n for r in rest for n in r) if len({str(r.get(name)) for r in rest}) > 1]
-    lines = [["", *(Path(p).parent.name or str(p) if Path(p).name == "metrics.json" else Path(p).stem for p in paths)], *([name, *map(tell, values)] for name, values in [*rows, *differ])]
+    rows += differences([{k: v for k, v in r.items() if k != "metrics"} for r in results])
+    heads = [Path(p).parent.name or str(p) if Path(p).name == "metrics.json" else Path(p).stem for p in paths]
+    lines = [["", *heads], *([name, *map(tell, values)] for name, values in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     table = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines]
     return "\n".join([table[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *table[1:]])

@@ -281,7 +281,10 @@ def test_a_checkpoint_becomes_numbers_and_two_become_a_table(tmp_path, capsys):
     assert drawn["seed"] == 0 and drawn["sampler"]["steps"] == 3 and len(drawn["weights"]) == 64 and a["samples"]["count"] == 40 and a["reference"]["count"] == len(digits("train"))
     assert {"pixnerd", "torch", "torch_fidelity", "cpu", "commit"} <= a["made_by"].keys()
     call("evaluate", "--samples", tmp_path/"a"/"samples", "--reference", tmp_path/"train.npz", "--metrics", "fid", "--extractor", "digits", "--out", tmp_path/"c")
-    assert json.loads((tmp_path/"c"/"metrics.json").read_text())["metrics"]["fid-digits"] == a["metrics"]["fid-digits"]
+    c = json.loads((tmp_path/"c"/"metrics.json").read_text())
+    assert c["metrics"]["fid-digits"] == a["metrics"]["fid-digits"] and c["reference"]["fid_from"] == "statistics" and a["reference"]["fid_from"] == "images"
+    call("evaluate", "--reference", "digits", "--split", "held-out", "--extractor", "digits", "--save-statistics", tmp_path/"held.npz")
+    assert e.open_statistics(tmp_path/"held.npz").count == len(digits("held-out"))
     capsys.readouterr(), call("evaluate", "--compare", tmp_path/"a"/"metrics.json", tmp_path/"c"/"metrics.json")
     table = capsys.readouterr().out.splitlines()
     assert table[0].split("|")[2].strip() == "a" and any(line.startswith("| fid-digits") for line in table) and any("settings.metrics" in line for line in table)
@@ -393,6 +396,7 @@ FEW = ["--reference", "digits", "--extractor", "digits"]
     (["--samples", "good", "--extractor", "digits", "--metrics", "fid", "--reference", "badmu.npz"], "must hold finite mu (D,) and sigma (D, D), got (3,) and (4, 4)"), (["--samples", "good", *FEW, "--split", "test", "--metrics", "fid"], "split must be one of train, held-out, got 'test'"),
     (["--samples", "good", "--model", "digits", *FEW], "samples and model both say what to measure"), (FEW, "nothing to measure: give samples or model"), (["--samples", "good", "--total", "9", *FEW], "total is for drawing from a model"),
     (["--model", "digits", "--total", "9", *FEW], "kid needs at least 1000 samples (kid_subset_size), got 9"), (["--model", "digits", "--labels", "labels.txt", *FEW], "labels labels.txt, entry 2: must be a class 0 to 9, got '12'"),
+    ([*FEW, "--save-statistics", "vgg.npz"], "vgg.npz already exists"), ([*FEW, "--metrics", "kid", "--save-statistics", "new.npz"], "save-statistics is for fid"), (["--extractor", "digits", "--reference", "vgg.npz", "--save-statistics", "new.npz"], "save-statistics needs images"),
     (["--compare", "words.json"], "words.json is no result of pixnerd-evaluate"), (["--compare", "half.json"], "half.json is damaged"), (["--compare", "none.json"], "none.json")],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None)
 def test_a_mistake_gets_one_line_and_changes_nothing(room, arguments, message, monkeypatch, capsys):
