@@ -8,9 +8,10 @@ __all__ = ['RANGES', 'CHOICES', 'option', 'TrainConfig', 'check_run', 'check_tra
            'pick_precision', 'State', 'learning_rate', 'TrainStep', 'losses', 'exchange', 'move', 'train_step',
            'latest_checkpoint', 'gathered', 'as_stored', 'averaged_model', 'save_checkpoint', 'load_checkpoint',
            'read_run', 'changes', 'check_folder', 'open_run', 'lock_run', 'step_of', 'Log', 'note', 'pending',
-           'write_line', 'peak_memory', 'train', 'steps_of', 'check_patience', 'save_samples', 'read_log', 'show_loss']
+           'write_line', 'peak_memory', 'train', 'steps_of', 'check_patience', 'sheet_conditions', 'save_samples',
+           'read_log', 'show_loss']
 
-# %% ../nbs/11_training.ipynb #60374beb
+# %% ../nbs/11_training.ipynb #ce5d5dda
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -677,7 +679,7 @@ def peak_memory(
     except ImportError: return 0.           # not on Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform != "darwin" else 30)
 
-# %% ../nbs/11_training.ipynb #aa721b78
+# %% ../nbs/11_training.ipynb #763166a1
 def train(
     config:TrainConfig, # what to do
     encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D) encoded text, on the device; `[""]` is the unconditional input
@@ -693,6 +695,7 @@ def train(
         state = State(config, model)
         state.lock, a = lock, state.accelerator
         state.null = encode([""])[0] if encode else torch.tensor(model.config.num_classes, device=a.device)
+        if config.samples_every: state.sheet = sheet_conditions(state, data, encode)
         parts = batches(data, config.batch, config.seed, 0, a.process_index, a.num_processes, config.accumulate)    # refuses what cannot be divided
         log = Log(state, open_run(state))
         parts = batches(data, config.batch, config.seed, state.step, a.process_index, a.num_processes, config.accumulate, config.workers, a.device.type == "cuda")
@@ -737,19 +740,29 @@ def check_patience(
         raise ValueError(f"training stopped at step {state.step}: {row} steps in a row were skipped, because their gradients were not finite or {state.config.spike:g} times "
                          f"the usual norm of {float(state.guard.usual):.3g}. The weights are those before them; lower lr, or look at the data")
 
-# %% ../nbs/11_training.ipynb #f6d1f59e
+# %% ../nbs/11_training.ipynb #b9c3b45b
+def sheet_conditions(
+    state:State, # the run
+    data, # its data set or stream
+    encode:Callable|None, # captions -> encoded text
+    count:int=16, # images on a sheet
+) -> Tensor: # (count,) class ids, or (count, L, D) encoded captions
+    "What the sheets of a run show."
+    if encode: return encode([e.label for e in islice(iter(data), count)])
+    classes = state.raw.config.num_classes
+    return torch.arange(count, device=state.accelerator.device) * max(1, classes // count) % classes
+
+# %% ../nbs/11_training.ipynb #e2853783
 def save_samples(
     state:State, # the run; every process must ask
-    count:int=16, # images on the sheet
 ) -> None: # writes `samples/step-000500.png`
     "Draw a sheet of samples from fixed noise with the averaged weights."
     from PIL import Image
     model, c, device = averaged_model(state), state.raw.config, state.accelerator.device
-    if not state.accelerator.is_main_process or c.text_width: return
-    labels = torch.arange(count, device=device) * max(1, c.num_classes // count) % c.num_classes
-    noise = make_noise(range(count), (c.channels, c.image_size, c.image_size), state.config.seed).to(device)
+    if not state.accelerator.is_main_process: return
+    noise = make_noise(range(len(state.sheet)), (c.channels, c.image_size, c.image_size), state.config.seed).to(device)
     with torch.autocast(device.type, state.dtype, enabled=state.dtype is not torch.float32):
-        images = sample(model, noise, labels, torch.full_like(labels, c.num_classes), **RECOMMENDED)
+        images = sample(model, noise, state.sheet, state.null.expand_as(state.sheet), **RECOMMENDED)
     folder = Path(state.config.out)/"samples"
     folder.mkdir(exist_ok=True)
     sheet = Image.fromarray(tile(list(images.float().cpu()), zoom=max(1, 64 // c.image_size), cols=8))

@@ -308,3 +308,23 @@ def test_a_tracker_gets_each_line_once(tmp_path):
     (events,) = {p.parent for p in (tmp_path/"run").rglob("events.*") if p.parent.name == "tensorboard"}
     seen = EventAccumulator(str(events)).Reload()
     assert [e.step for e in seen.Scalars("loss")] == [3, 6, 9, 12]
+
+
+def test_a_text_model_learns_from_captions(tmp_path, monkeypatch):
+    "On the drawn world, with a frozen table of words for an encoder; resumed to the bit, with a sheet of the captions' images."
+    from pixnerd.data import VOCABULARY
+    from pixnerd.model import PRESETS, PixNerdConfig
+    tiny = PixNerdConfig(width=32, heads=2, depth=2, patch=4, image_size=16, num_classes=0, text_width=8, text_tokens=24, text_depth=1, field_width=16, field_depth=1)
+    monkeypatch.setitem(PRESETS, "tiny-text", tiny)
+    monkeypatch.setitem(training.CHOICES, "preset", (*PRESETS,))
+    table = torch.randn(len(VOCABULARY) + 1, 8, generator=torch.Generator().manual_seed(0))
+    def encode(captions): return torch.stack([torch.stack([table[list(VOCABULARY).index(w) + 1] for w in c.split()] + [table[0]] * (24 - len(c.split()))) for c in captions])
+    settings = dict(preset="tiny-text", data="scenes", size=16, steps=4, batch=4, log_every=2, save_every=2, samples_every=4)
+    with pytest.raises(ValueError, match="a text model needs an encoder"): train(TrainConfig(out=str(tmp_path/"run"), **settings))
+    with pytest.raises(ValueError, match="preset digits is a class model, and data scenes has captions"): train(TrainConfig(out=str(tmp_path/"run"), **settings | {"preset": "digits"}))
+    list(train(TrainConfig(out=str(tmp_path/"whole"), **settings), encode))
+    for step in train(TrainConfig(out=str(tmp_path/"run"), **settings), encode):
+        if step.step == 3: break
+    list(train(TrainConfig(out=str(tmp_path/"run"), **settings), encode))
+    assert same(tmp_path/"whole", tmp_path/"run")
+    assert (tmp_path/"run"/"samples"/"step-000004.png").read_bytes() == (tmp_path/"whole"/"samples"/"step-000004.png").read_bytes()
