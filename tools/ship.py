@@ -14,7 +14,7 @@ import torch
 
 from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
 from pixnerd.cli import draw_images
-from pixnerd.evaluation import evaluate_digits
+from pixnerd.evaluation import evaluate_digits, fidelity_digits
 from pixnerd.samplers import RECOMMENDED
 from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
 
@@ -36,6 +36,6 @@ shutil.copy(arguments.run/"log.jsonl", folder)
 write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
 labels = [i % 10 for i in range(500)]
 images = draw_images(from_pretrained(folder), labels, **RECOMMENDED)
-metrics = evaluate_digits(images, torch.tensor(labels)) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
+metrics = evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
 write_whole(folder/"metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2) + "\n"))
 print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), json.dumps(metrics), sep="\n")
