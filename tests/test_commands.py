@@ -48,13 +48,13 @@ def broken(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("command, arguments, message", [
-    ("train", ["--preset", "M/16"], "preset must be one of L/16"), ("train", ["--data", "mnist"], "data must be one of digits, got 'mnist'"),
-    ("train", ["--steps", "0"], "steps must be at least 1, got 0"), ("train", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
-    ("train", ["--lr", "nan"], "lr must be greater than 0 and less than 1000, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
+    ("train", ["--preset", "M/16"], "preset must be one of L/16"), ("train", ["--data", "mnist"], "data must be one of digits, scenes, cifar10, a folder, hub:OWNER/NAME or stream:OWNER/NAME, got 'mnist'"),
+    ("train", ["--steps", "0"], "steps must be at least 1 and less than 9.22337e+18, got 0"), ("train", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+    ("train", ["--lr", "nan"], "lr must be at least 1e-12 and less than 1000, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
     ("train", ["--out", "file/run"], "file/run"),
-    ("train", ["--seed", "-1"], "seed must not be negative"), ("train", ["--seed", "99999999999999999999999"], "seed must not be negative, nor 2**63 or more"),
+    ("train", ["--seed", "-1"], "seed must be at least 0"), ("train", ["--seed", "99999999999999999999999"], "seed must be at least 0 and less than 9.22337e+18"),
     ("train", ["--out", "noconfig"], "holds files but no config.json of a run"), ("train", ["--out", "other"], "other/config.json is not the configuration of a run"),
-    ("train", ["--out", "badconfig"], "badconfig/config.json is damaged"), ("train", ["--out", ""], "out must name a folder"), ("train", ["--time-shift", "inf"], "time_shift must be greater than 0 and finite"),
+    ("train", ["--out", "badconfig"], "badconfig/config.json is damaged"), ("train", ["--out", ""], "out must name a folder"), ("train", ["--time-shift", "inf"], "time_shift must be at least 1e-06 and less than 1e+06, got inf"),
     ("sample", ["--seed", "-1"], "seed must be whole, from 0"), ("sample", ["--time-shift", "inf"], "time_shift must be greater than 0 and finite"), ("sample", ["--guidance-scale", "1e308"], "the model drew NaN or infinity"),
     ("sample", ["--model", "file"], "is damaged, or no checkpoint written by torch.save"), ("sample", ["--model", "empty"], "is a run without a checkpoint yet"), ("sample", ["--steps", "9999999999"], "steps must be a whole number from 1 to 100000"), ("train", ["--colour", "red"], "unrecognized arguments: --colour red"),
     ("sample", ["--model", "digts"], "no model 'digts': must be a folder"), ("sample", ["--model", "nowhere/at/all"], "no model 'nowhere/at/all'"),
