@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'SCALE', 'INK', 'FAINT', 'MARK', 'Picture', 'new_figure', 'drawable', 'show_grid', 'show_heatmaps',
-           'show_curves', 'show_bars', 'Film', 'tile', 'make_film', 'Slider', 'Choice', 'Live', 'make_control',
-           'lettering', 'colour_table', 'paint_map', 'Sheet', 'text_width', 'Tiles', 'draw_tiles', 'round_ticks',
-           'Chart', 'finite_points', 'axis_ends', 'legend_rows', 'draw_axes', 'draw_curves', 'encode', 'Board',
-           'draw_board', 'hit_board', 'write_table', 'Flipbook', 'write_flipbook']
+           'show_curves', 'show_bars', 'Film', 'lay_out', 'tile', 'make_film', 'Slider', 'Choice', 'Live',
+           'make_control', 'lettering', 'colour_table', 'paint_map', 'Sheet', 'text_width', 'Tiles', 'draw_tiles',
+           'round_ticks', 'Chart', 'finite_points', 'axis_ends', 'legend_rows', 'draw_axes', 'draw_curves', 'Stack',
+           'Row', 'encode', 'Board', 'draw_board', 'hit_board', 'write_table', 'Flipbook', 'write_flipbook']
 
 # %% ../nbs/00_show.ipynb #e6bb2cd7
 import base64
@@ -171,15 +171,13 @@ class Film:
         data = base64.b64encode(self.data).decode()
         return f'<img src="data:image/gif;base64,{data}" width="{self.width}" alt="{self.alt}" style="image-rendering: pixelated">'
 
-# %% ../nbs/00_show.ipynb #bb3ed644
-def tile(
-    images:Sequence[Tensor]|Tensor, # images of one size, as `drawable` takes them
-    zoom:int=1, # pixels for one image pixel
+# %% ../nbs/00_show.ipynb #59fd6c65
+def lay_out(
+    arrays:Sequence[np.ndarray], # (h, w) or (h, w, 3) uint8 each, all of one shape
     cols:int|None=None, # images across; None: all in one row
     gap:int=4, # white pixels between
 ) -> np.ndarray: # (H, W) or (H, W, 3) uint8
-    "Lay images out on one sheet, without axes or titles: what a PNG or a frame of a film needs."
-    arrays = [np.round(255 * drawable(i)).astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1) for i in images]
+    "Lay pictures out on one sheet."
     cols = cols or len(arrays)
     h, w = arrays[0].shape[:2]
     sheet = np.full((-(-len(arrays) // cols) * (h + gap) - gap, cols * (w + gap) - gap, *arrays[0].shape[2:]), 255, np.uint8)
@@ -187,6 +185,16 @@ def tile(
         top, left = i // cols * (h + gap), i % cols * (w + gap)
         sheet[top:top + h, left:left + w] = a
     return sheet
+
+# %% ../nbs/00_show.ipynb #53a5c8e7
+def tile(
+    images:Sequence[Tensor]|Tensor, # images of one size, as `drawable` takes them
+    zoom:int=1, # pixels for one image pixel
+    cols:int|None=None, # images across; None: all in one row
+    gap:int=4, # white pixels between
+) -> np.ndarray: # (H, W) or (H, W, 3) uint8
+    "Lay images out on one sheet, without axes or titles: what a PNG or a frame of a film needs."
+    return lay_out([np.round(255 * drawable(i)).astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1) for i in images], cols, gap)
 
 # %% ../nbs/00_show.ipynb #58b3bb88
 def make_film(
@@ -340,7 +348,7 @@ def text_width(
     "How much room a line of text takes."
     return lettering(size, bold).getlength(text) / SCALE
 
-# %% ../nbs/00_show.ipynb #312d3441
+# %% ../nbs/00_show.ipynb #14a3fbeb
 @dataclass(eq=False)
 class Tiles:
     "A panel of images, every pixel a crisp square."
@@ -353,32 +361,34 @@ class Tiles:
     name:str = "" # what a click on it is reported as; "": clicks mean nothing
     cells:tuple[int, int] = (1, 1) # each image is divided into cells, down and across
     marked:Sequence[tuple[int, int]] = () # framed: (image, cell) pairs, cells counted row by row
+    across:Sequence[str] = () # labels above: of the columns of images, or of one image's cells
+    down:Sequence[str] = () # labels to the left: of the rows
     gap:float = 6 # pixels between images
 
     def __post_init__(self):
         h, w = self.images[0].shape[:2]
         self.cols, self.tall = self.cols or len(self.images), self.side * h / w
-        self.top, self.line = 22 * bool(self.heading), 15 * any(self.titles)
-        rows = -(-len(self.images) // self.cols)
-        wide = max(self.cols * (self.side + self.gap) - self.gap, text_width(self.heading, 11.5, True), text_width(self.foot, 10))
+        self.top, self.line = 22 * bool(self.heading) + 15 * bool(self.across), 15 * any(self.titles)
+        self.left, rows = max((text_width(d, 9.5) + 6 for d in self.down), default=0), -(-len(self.images) // self.cols)
+        wide = max(self.left + self.cols * (self.side + self.gap) - self.gap, text_width(self.heading, 11.5, True), text_width(self.foot, 10))
         self.size = (wide, self.top + rows * (self.tall + self.line + self.gap) - self.gap + 18 * bool(self.foot))
 
     def place(self, i:int) -> tuple[float, float]:
         "Where image i begins."
         row, col = divmod(i, self.cols)
-        return col * (self.side + self.gap), self.top + row * (self.tall + self.line + self.gap) + self.line
+        return self.left + col * (self.side + self.gap), self.top + row * (self.tall + self.line + self.gap) + self.line
 
     def draw(self, sheet:Sheet, left:float, top:float) -> None: draw_tiles(self, sheet, left, top)
 
-    def hit(self, x:float, y:float) -> tuple[int, int]|None:
-        "Which image and cell lie at a place of the panel."
-        for i in range(len(self.images)):
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
+        "Its name, and which image and cell lie at a place of the panel."
+        for i in range(len(self.images) if self.name else 0):
             a, b = self.place(i)
             across, down = (x - a) / self.side, (y - b) / self.tall
-            if 0 <= across < 1 and 0 <= down < 1: return i, int(down * self.cells[0]) * self.cells[1] + int(across * self.cells[1])
+            if 0 <= across < 1 and 0 <= down < 1: return self.name, i, int(down * self.cells[0]) * self.cells[1] + int(across * self.cells[1])
         return None
 
-# %% ../nbs/00_show.ipynb #532624b9
+# %% ../nbs/00_show.ipynb #7b6ad95a
 def draw_tiles(
     tiles:Tiles, # what to draw
     sheet:Sheet, # drawn on
@@ -396,6 +406,12 @@ def draw_tiles(
         w, h = tiles.side / tiles.cells[1], tiles.tall / tiles.cells[0]
         sheet.frame(left + x + across * w - 1, top + y + down * h - 1, left + x + (across + 1) * w, top + y + (down + 1) * h)
     sheet.text(left, top + tiles.size[1] - 13, tiles.foot, 10, FAINT)
+    x, y, single = left + tiles.left, top + tiles.top, len(tiles.images) == 1
+    for labels, step, spot in ((tiles.across, tiles.side / tiles.cells[1] if single else tiles.side + tiles.gap, lambda v: (x + v, y - 14, "ma")),
+                               (tiles.down, tiles.tall / tiles.cells[0] if single else tiles.tall + tiles.line + tiles.gap, lambda v: (x - 6, y + v, "rm"))):
+        for i, label in enumerate(labels):
+            a, b, anchor = spot(step * i + (step if single else step - tiles.gap) / 2)
+            sheet.text(a, b, label, 9.5, FAINT, anchor=anchor)
 
 # %% ../nbs/00_show.ipynb #292d1872
 def round_ticks(
@@ -414,7 +430,7 @@ def round_ticks(
         found = [step * i for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
     return [float(f"{v:.10g}") for v in found if low * (1 - 1e-9 * np.sign(low)) <= v <= high * (1 + 1e-9 * np.sign(high))]
 
-# %% ../nbs/00_show.ipynb #093d7ae0
+# %% ../nbs/00_show.ipynb #d93a3e70
 @dataclass(eq=False)
 class Chart:
     "A panel of named curves."
@@ -427,7 +443,6 @@ class Chart:
     size:tuple[float, float] = (280, 210) # pixels on the page
     quiet:Sequence[str] = () # curves drawn thin and grey
     dots:bool = False # mark the points too
-    name:str = "" # what a click on it is reported as
 
     def __post_init__(self):
         self.curves = {name: finite_points(x, y, self.log) for name, (x, y) in self.curves.items()}
@@ -445,7 +460,7 @@ class Chart:
 
     def draw(self, sheet:Sheet, left:float, top:float) -> None: draw_axes(self, sheet, left, top), draw_curves(self, sheet, left, top)
 
-    def hit(self, x:float, y:float) -> tuple[int, int]: return 0, 0
+    def hit(self, x:float, y:float) -> None: return None
 
 # %% ../nbs/00_show.ipynb #d5edace8
 def finite_points(
@@ -534,6 +549,40 @@ def draw_curves(
     for name, (row, x) in chart.legend.items():
         sheet.text(left + 66 + x, top + chart.plot[1] - 15 * (chart.lines - row) + 4, name, 10, INK, anchor="lm")
 
+# %% ../nbs/00_show.ipynb #eb00065c
+@dataclass(eq=False)
+class Stack:
+    "Panels one below the other, as one panel."
+    panels:Sequence[Tiles|Chart] # from the top
+    gap:float = 14 # pixels between
+
+    def __post_init__(self):
+        self.tops = [sum(p.size[1] + self.gap for p in self.panels[:i]) for i in range(len(self.panels))]
+        self.size = (max(p.size[0] for p in self.panels), self.tops[-1] + self.panels[-1].size[1])
+
+    def draw(self, sheet:Sheet, left:float, top:float) -> None:
+        for panel, y in zip(self.panels, self.tops): panel.draw(sheet, left, top + y)
+
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
+        return next(filter(None, (p.hit(x, y - top) for p, top in zip(self.panels, self.tops))), None)
+
+# %% ../nbs/00_show.ipynb #c52d8c86
+@dataclass(eq=False)
+class Row:
+    "Panels side by side, as one panel."
+    panels:Sequence[Tiles|Chart|Stack] # from the left
+    gap:float = 18 # pixels between
+
+    def __post_init__(self):
+        self.lefts = [sum(p.size[0] + self.gap for p in self.panels[:i]) for i in range(len(self.panels))]
+        self.size = (self.lefts[-1] + self.panels[-1].size[0], max(p.size[1] for p in self.panels))
+
+    def draw(self, sheet:Sheet, left:float, top:float) -> None:
+        for panel, x in zip(self.panels, self.lefts): panel.draw(sheet, left + x, top)
+
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
+        return next(filter(None, (p.hit(x - left, y) for p, left in zip(self.panels, self.lefts))), None)
+
 # %% ../nbs/00_show.ipynb #3265219c
 def encode(
     image:Image.Image, # to write
@@ -544,11 +593,11 @@ def encode(
     image.save(out, "PNG", **options)
     return out.getvalue()
 
-# %% ../nbs/00_show.ipynb #881e0113
+# %% ../nbs/00_show.ipynb #91296934
 @dataclass(eq=False)
 class Board:
     "Panels in rows: one picture, drawn in milliseconds, that knows what stands where."
-    rows:Sequence[Sequence[Tiles|Chart]] # panels, left to right, in rows from the top
+    rows:Sequence[Sequence[Tiles|Chart|Stack|Row]] # panels, left to right, in rows from the top
     table:Mapping[str, Sequence] = field(default_factory=dict) # column -> its values: the numbers shown
     titles:Sequence[str] = () # one for each row, above it; "": none
     gap:float = 26 # pixels between panels
@@ -587,7 +636,7 @@ def draw_board(
     for top, title in zip(tops, board.titles): sheet.text(12, top - 22, title, 11, PALETTE[0], bold=True)
     return sheet.image
 
-# %% ../nbs/00_show.ipynb #7750ecff
+# %% ../nbs/00_show.ipynb #9023415f
 def hit_board(
     board:Board, # what was clicked
     x:float, # where, as a share of the width from 0 to 1
@@ -596,7 +645,7 @@ def hit_board(
     "What lies at a place of a board."
     for panel, left, top in board.placed:
         a, b = x * board.size[0] - left, y * board.size[1] - top
-        if panel.name and 0 <= a < panel.size[0] and 0 <= b < panel.size[1] and (found := panel.hit(a, b)): return panel.name, *found
+        if 0 <= a < panel.size[0] and 0 <= b < panel.size[1]: return panel.hit(a, b)
     return None
 
 # %% ../nbs/00_show.ipynb #9f8ad932
