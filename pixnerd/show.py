@@ -7,7 +7,8 @@ __all__ = ['PALETTE', 'STYLE', 'SCALE', 'INK', 'FAINT', 'MARK', 'Picture', 'new_
            'show_curves', 'show_bars', 'Film', 'lay_out', 'tile', 'make_film', 'Slider', 'Choice', 'Live',
            'make_control', 'lettering', 'colour_table', 'paint_map', 'Sheet', 'text_width', 'Tiles', 'draw_tiles',
            'round_ticks', 'Chart', 'finite_points', 'axis_ends', 'legend_rows', 'draw_axes', 'draw_curves', 'Stack',
-           'Row', 'encode', 'Board', 'draw_board', 'hit_board', 'write_table', 'Flipbook', 'write_flipbook']
+           'Row', 'encode', 'house_colours', 'few_colours', 'Board', 'draw_board', 'hit_board', 'write_table',
+           'Flipbook', 'write_flipbook']
 
 # %% ../nbs/00_show.ipynb #e6bb2cd7
 import base64
@@ -339,14 +340,14 @@ class Sheet:
         way = Image.Resampling.NEAREST if to[0] >= image.width else Image.Resampling.BOX
         self.image.paste(image.resize(to, way), (round(left * SCALE), round(top * SCALE)))
 
-# %% ../nbs/00_show.ipynb #7a5cab6e
+# %% ../nbs/00_show.ipynb #60bd9986
 def text_width(
     text:str, # one line
     size:float=11, # of the letters, in pixels on the page
     bold:bool=False, # as a heading
-) -> float: # pixels on the page
+) -> int: # pixels on the page
     "How much room a line of text takes."
-    return lettering(size, bold).getlength(text) / SCALE
+    return math.ceil(lettering(size, bold).getlength(text) / SCALE)
 
 # %% ../nbs/00_show.ipynb #14a3fbeb
 @dataclass(eq=False)
@@ -593,7 +594,30 @@ def encode(
     image.save(out, "PNG", **options)
     return out.getvalue()
 
-# %% ../nbs/00_show.ipynb #91296934
+# %% ../nbs/00_show.ipynb #fbb19065
+@lru_cache(maxsize=1)
+def house_colours(
+) -> Image.Image: # its palette is what counts
+    "The colours that boards are made of."
+    greys = np.round(np.linspace(0, 255, 26))[:, None].repeat(3, 1)
+    maps = [colour_table(name)[np.round(np.linspace(0, 255, 41)).astype(int)] for name in ("RdBu_r", "viridis")]
+    curves = np.array([[int(c[i:i + 2], 16) for i in (1, 3, 5)] for c in PALETTE])
+    pale = [np.round(255 - share * (255 - curves)) for share in (1, .7, .4, .2)]
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.concatenate([greys, *maps, *pale]).astype(np.uint8).flatten().tolist())
+    return image
+
+# %% ../nbs/00_show.ipynb #214d16bd
+def few_colours(
+    image:Image.Image, # RGB
+    most:float=3., # mean error, of 255, above which the picture gets colours of its own
+) -> Image.Image: # with a palette
+    "Reduce a picture to few colours."
+    ours = image.quantize(palette=house_colours(), dither=Image.Dither.NONE)
+    error = np.abs(np.asarray(ours.convert("RGB"), dtype=np.int16) - np.asarray(image, dtype=np.int16)).mean()
+    return ours if error <= most else image.quantize(256)
+
+# %% ../nbs/00_show.ipynb #c8d81e5c
 @dataclass(eq=False)
 class Board:
     "Panels in rows: one picture, drawn in milliseconds, that knows what stands where."
@@ -617,12 +641,11 @@ class Board:
     def image(self) -> Image.Image: return draw_board(self)
 
     def png(self) -> bytes: return encode(self.image, compress_level=3)
-    def still(self) -> bytes: return encode(self.image.quantize(256), optimize=True)   # small enough to keep in a notebook
+    def still(self) -> bytes: return encode(few_colours(self.image.reduce(SCALE)), optimize=True)   # small enough to keep in a notebook
     def hit(self, x:float, y:float) -> tuple[str, int, int]|None: return hit_board(self, x, y)
     def csv(self) -> str: return write_table(self.table)
-    def save(self, path:str|Path) -> None: Path(path).write_bytes(self.still())
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"image/png": base64.b64encode(self.still()).decode()}, {"image/png": {"width": round(self.size[0])}}
+    def save(self, path:str|Path) -> None: Path(path).write_bytes(self.png())
+    def _repr_png_(self) -> bytes: return self.still()
 
 # %% ../nbs/00_show.ipynb #c07d2b59
 def draw_board(
@@ -659,7 +682,7 @@ def write_table(
     rows.writerows(zip_longest(*([v.item() if hasattr(v, "item") else v for v in column] for column in table.values()), fillvalue=""))
     return out.getvalue()
 
-# %% ../nbs/00_show.ipynb #00fb85a1
+# %% ../nbs/00_show.ipynb #4c922ed4
 @dataclass
 class Flipbook:
     "Frames and a slider that needs no kernel."
@@ -668,17 +691,16 @@ class Flipbook:
     width:int # pixels across on the page
     alt:str # what it shows, in words
     start:int = 0 # the frame it starts with
-    colours:int = 32 # fewer make it smaller
 
     def _repr_html_(self) -> str: return write_flipbook(self)
 
-# %% ../nbs/00_show.ipynb #b94843e4
+# %% ../nbs/00_show.ipynb #41f75f54
 def write_flipbook(
     book:Flipbook, # frames, labels, width, words
 ) -> str: # HTML that needs nothing from elsewhere
     "A flipbook as HTML."
     def small(frame):
-        return "data:image/png;base64," + base64.b64encode(encode(Image.fromarray(frame).quantize(book.colours), optimize=True)).decode()
+        return "data:image/png;base64," + base64.b64encode(encode(few_colours(Image.fromarray(frame).convert("RGB")), optimize=True)).decode()
     frames, label = [small(f) for f in book.frames], html.escape(book.labels[book.start])
     move = "const b=this.closest('figure'),f=JSON.parse(b.dataset.frames)[this.value];b.querySelector('img').src=f[0];b.querySelector('output').textContent=f[1]"
     data = html.escape(json.dumps(list(zip(frames, book.labels))), quote=True)
