@@ -349,7 +349,7 @@ def text_width(
     "How much room a line of text takes."
     return math.ceil(lettering(size, bold).getlength(text) / SCALE)
 
-# %% ../nbs/00_show.ipynb #14a3fbeb
+# %% ../nbs/00_show.ipynb #4fae1e30
 @dataclass(eq=False)
 class Tiles:
     "A panel of images, every pixel a crisp square."
@@ -361,7 +361,7 @@ class Tiles:
     foot:str = "" # below the panel, quiet
     name:str = "" # what a click on it is reported as; "": clicks mean nothing
     cells:tuple[int, int] = (1, 1) # each image is divided into cells, down and across
-    marked:Sequence[tuple[int, int]] = () # framed: (image, cell) pairs, cells counted row by row
+    marked:Sequence[tuple[int, ...]] = () # framed: (image, cell), cells counted row by row; or (image, cell, cells down, cells across)
     across:Sequence[str] = () # labels above: of the columns of images, or of one image's cells
     down:Sequence[str] = () # labels to the left: of the rows
     gap:float = 6 # pixels between images
@@ -389,7 +389,7 @@ class Tiles:
             if 0 <= across < 1 and 0 <= down < 1: return self.name, i, int(down * self.cells[0]) * self.cells[1] + int(across * self.cells[1])
         return None
 
-# %% ../nbs/00_show.ipynb #7b6ad95a
+# %% ../nbs/00_show.ipynb #1556e77f
 def draw_tiles(
     tiles:Tiles, # what to draw
     sheet:Sheet, # drawn on
@@ -402,10 +402,10 @@ def draw_tiles(
         x, y = (a + b for a, b in zip(tiles.place(i), (left, top)))
         sheet.paste(image, x, y, tiles.side, tiles.tall)
         if i < len(tiles.titles): sheet.text(x, y - 14, tiles.titles[i], 10, FAINT)
-    for i, cell in tiles.marked:
-        (x, y), (down, across) = tiles.place(i), divmod(cell, tiles.cells[1])
+    for i, cell, *extent in tiles.marked:
+        (x, y), (down, across), (tall, wide) = tiles.place(i), divmod(cell, tiles.cells[1]), extent or (1, 1)
         w, h = tiles.side / tiles.cells[1], tiles.tall / tiles.cells[0]
-        sheet.frame(left + x + across * w - 1, top + y + down * h - 1, left + x + (across + 1) * w, top + y + (down + 1) * h)
+        sheet.frame(left + x + across * w - 1, top + y + down * h - 1, left + x + (across + wide) * w, top + y + (down + tall) * h)
     sheet.text(left, top + tiles.size[1] - 13, tiles.foot, 10, FAINT)
     x, y, single = left + tiles.left, top + tiles.top, len(tiles.images) == 1
     for labels, step, spot in ((tiles.across, tiles.side / tiles.cells[1] if single else tiles.side + tiles.gap, lambda v: (x + v, y - 14, "ma")),
@@ -414,18 +414,19 @@ def draw_tiles(
             a, b, anchor = spot(step * i + (step if single else step - tiles.gap) / 2)
             sheet.text(a, b, label, 9.5, FAINT, anchor=anchor)
 
-# %% ../nbs/00_show.ipynb #292d1872
+# %% ../nbs/00_show.ipynb #64e3e936
 def round_ticks(
     low:float, # left end of the axis
     high:float, # right end, larger
     log:bool=False, # the axis is logarithmic, both ends above 0
 ) -> list[float]: # values between the ends, about two to six
     "Round numbers on an axis."
+    found = []
     if log:
         decades = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         parts = (1,) if math.log10(high / low) > 2.5 else (1, 2, 5)
         found = [f * 10. ** d for d in decades[::max(1, len(decades) // 6)] for f in parts]
-    else:
+    if not log or sum(low <= v <= high for v in found) < 2:
         rough = (high - low) / 5
         step = next(f * 10. ** math.floor(math.log10(rough)) for f in (1, 2, 2.5, 5, 10) if f * 10. ** math.floor(math.log10(rough)) >= rough * .999)
         found = [step * i for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
@@ -594,28 +595,31 @@ def encode(
     image.save(out, "PNG", **options)
     return out.getvalue()
 
-# %% ../nbs/00_show.ipynb #fbb19065
+# %% ../nbs/00_show.ipynb #ced2b353
 @lru_cache(maxsize=1)
 def house_colours(
-) -> Image.Image: # its palette is what counts
+) -> np.ndarray: # (K, 3) uint8, K at most 256
     "The colours that boards are made of."
-    greys = np.round(np.linspace(0, 255, 26))[:, None].repeat(3, 1)
-    maps = [colour_table(name)[np.round(np.linspace(0, 255, 41)).astype(int)] for name in ("RdBu_r", "viridis")]
+    greys = np.round(np.linspace(0, 255, 21))[:, None].repeat(3, 1)
+    maps = [colour_table(name)[np.round(np.linspace(0, 255, 33)).astype(int)] for name in ("RdBu_r", "viridis")]
     curves = np.array([[int(c[i:i + 2], 16) for i in (1, 3, 5)] for c in PALETTE])
-    pale = [np.round(255 - share * (255 - curves)) for share in (1, .7, .4, .2)]
-    image = Image.new("P", (1, 1))
-    image.putpalette(np.concatenate([greys, *maps, *pale]).astype(np.uint8).flatten().tolist())
-    return image
+    return np.concatenate([greys, *maps, *(np.round(255 - share * (255 - curves)) for share in (1, .6, .3))]).astype(np.uint8)
 
-# %% ../nbs/00_show.ipynb #214d16bd
+# %% ../nbs/00_show.ipynb #46e52316
 def few_colours(
     image:Image.Image, # RGB
-    most:float=3., # mean error, of 255, above which the picture gets colours of its own
+    most:float=6., # root mean square error, of 255, above which the picture gets colours of its own
 ) -> Image.Image: # with a palette
     "Reduce a picture to few colours."
-    ours = image.quantize(palette=house_colours(), dither=Image.Dither.NONE)
-    error = np.abs(np.asarray(ours.convert("RGB"), dtype=np.int16) - np.asarray(image, dtype=np.int16)).mean()
-    return ours if error <= most else image.quantize(256)
+    pixels, ours = np.asarray(image.convert("RGB")).astype(np.int32), house_colours().astype(np.int32)
+    found, where = np.unique(pixels @ [65536, 256, 1], return_inverse=True)                 # the different colours, and which a pixel has
+    found = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)
+    nearest = np.concatenate([((part[:, None] - ours) ** 2).sum(-1).argmin(1) for part in np.array_split(found, -(-len(found) // 4096))])
+    small = nearest.astype(np.uint8)[where].reshape(pixels.shape[:2])
+    if np.sqrt(((ours[small] - pixels) ** 2).mean()) > most: return image.convert("RGB").quantize(256)
+    out = Image.fromarray(small).convert("P")
+    out.putpalette(house_colours().flatten().tolist())
+    return out
 
 # %% ../nbs/00_show.ipynb #c8d81e5c
 @dataclass(eq=False)
