@@ -366,7 +366,7 @@ def need(
     try: return import_module(name)
     except ImportError: raise ImportError(f"a live view needs {name}, which is not installed: pip install 'pixnerd[explore]'") from None
 
-# %% ../nbs/13_explore.ipynb #b2aa1430
+# %% ../nbs/13_explore.ipynb #e3b2166c
 CANVAS_JS = """
 function initialize({ model }) {
   model.on("msg:custom", (message, buffers) => {
@@ -380,11 +380,12 @@ function initialize({ model }) {
 function render({ model, el }) {
   const image = document.createElement("img");
   Object.assign(image, { tabIndex: 0, className: "pixnerd-board" });
-  Object.assign(image.style, { maxWidth: "100%", background: "white", borderRadius: "4px", display: "block", cursor: "crosshair" });
+  Object.assign(image.style, { maxWidth: "100%", background: "white", borderRadius: "4px", display: "block", cursor: "crosshair", flex: "none" });
   const draw = () => {
     const old = image.src;
     image.alt = model.get("alt");
     image.style.width = model.get("width") + "px";
+    image.hidden = !model.get("png").byteLength;
     if (model.get("png").byteLength) image.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
     if (old.startsWith("blob:")) URL.revokeObjectURL(old);
   };
@@ -442,19 +443,19 @@ class Latest:
         "Wait until everything asked for is done or dropped."
         while (thread := self.thread) is not None: thread.join()
 
-# %% ../nbs/13_explore.ipynb #57bfee0c
+# %% ../nbs/13_explore.ipynb #d51b5a6d
 def make_box(
     w, # the ipywidgets module
     name:str, # the setting's name, shown as a label
     c, # a control
 ): # an ipywidgets control
     "The widget of one control."
-    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "78px"}, layout={"width": "286px", "margin": "1px 6px 1px 0"})
+    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "86px"}, layout={"width": "288px", "margin": "1px 6px 1px 0"})
     if isinstance(c, Menu): return w.Dropdown(options=list(c.values), **common)
     if isinstance(c, Choice): return w.SelectionSlider(options=list(c.values), **common)
     if isinstance(c, Words): return w.Text(continuous_update=False, **common)
     if isinstance(c, Number): return w.IntText(continuous_update=False, **common)
-    if isinstance(c, Span): return w.FloatRangeSlider(min=c.low, max=c.high, step=.05, readout_format=".2f", **common)
+    if isinstance(c, Span): return w.FloatRangeSlider(min=c.low, max=c.high, step=.1, readout_format=".1f", **common)
     if isinstance(c.low, int): return w.IntSlider(min=c.low, max=c.high, **common)
     return w.FloatSlider(min=c.low, max=c.high, step=c.step or (c.high - c.low) / 100, readout_format=".2f", **common)
 
@@ -499,19 +500,19 @@ class View:
     def save(self, kind:str) -> None: save_file(self, kind)
     def set(self, **values) -> None: set_boxes(self, values)
 
-# %% ../nbs/13_explore.ipynb #8505b559
+# %% ../nbs/13_explore.ipynb #f6f0e46a
 def arrange(
     w, # the ipywidgets module
     view:View, # with its controls and its picture
 ): # the widget to display
-    "Controls above, picture, then what can be done with it."
+    "Controls, what can be done with the picture, and the picture."
     explorer, buttons = view.explorer, []
     def button(text, tooltip, act, icon=""):
         b = w.Button(description=text, tooltip=tooltip, icon=icon, layout={"width": "auto", "margin": "0 6px 0 0"})
         b.on_click(act)
         buttons.append(b)
         return b
-    view.pin_button = button("pin", "keep this picture to compare with", view.pin, "thumb-tack")
+    view.pin_button = button("pin", "keep this picture above, to compare with", view.pin, "thumb-tack")
     button("copy as code", "the calls that make this picture", view.copy, "clipboard")
     for kind in ("png", "csv", *["gif"] * bool(explorer.plays)): button(kind.upper(), f"save as {kind.upper()}", lambda _, k=kind: view.save(k), "download")
     rows = [w.Box([b for name, b in view.boxes.items() if name != explorer.plays], layout={"flex_flow": "row wrap", "margin": "2px 0 4px 0"})]
@@ -522,7 +523,8 @@ def arrange(
         for end in ("min", "max"): w.link((slider, end), (view.player, end))
         w.jslink((view.player, "value"), (slider, "value"))
         rows.append(w.HBox([view.player, slider], layout={"max_width": "960px"}))
-    return w.VBox([*rows, view.canvas, w.Box([*buttons, view.line], layout={"flex_flow": "row wrap", "align_items": "center", "margin": "6px 0 0 0"}), view.written])
+    bar = w.Box([*buttons, view.line], layout={"flex_flow": "row wrap", "align_items": "center", "margin": "2px 0 4px 0"})
+    return w.VBox([*rows, bar, view.written, view.canvas])
 
 # %% ../nbs/13_explore.ipynb #361acec4
 def follow_boxes(
@@ -585,13 +587,13 @@ def put_board(
     view.shown, view.board = s, board
     with view.canvas.hold_sync(): view.canvas.width, view.canvas.png = round(board.size[0]), board.png()
 
-# %% ../nbs/13_explore.ipynb #675112af
+# %% ../nbs/13_explore.ipynb #6f57ee36
 def say_line(
     view:View, # where
     text:str, # one line
     wrong:bool, # it is a mistake
 ) -> None:
-    "Say something below the picture."
+    "Say something above the picture."
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     view.line.value = f"<span style='color:#B03A00;font-weight:600' role='alert'>⚠ {text}</span>" if wrong else f"<span style='opacity:.65'>{text}</span>"
 
@@ -1469,7 +1471,7 @@ def seam_profile(
     (places, which), mean = torch.cat(places).unique(return_inverse=True), sum(sizes) / len(sizes)
     return places, torch.zeros(len(places)).index_add_(0, which, torch.stack(sizes)) / which.bincount() / mean.clamp_min(1e-12)
 
-# %% ../nbs/13_explore.ipynb #5716a3a1
+# %% ../nbs/13_explore.ipynb #acfe5008
 def draw_resolution(
     subject:Subject, # the model
     s:ResolutionSettings, # what was chosen
@@ -1480,15 +1482,15 @@ def draw_resolution(
     row, col = min(s.patch // grid[1], max(0, grid[0] - 2)), min(s.patch % grid[1], max(0, grid[1] - 2))
     mark = dict(cells=grid, name="patch", marked=[(0, row * grid[1] + col, min(2, grid[0]), min(2, grid[1]))])
     tall = min(1., 1.4 * s.width / s.height)
-    shown = [Tiles([tile(data["trained"][:1])], 224, f"as trained, {side} × {side}", **mark),
-             Tiles([tile(data["painted"][:1])], round(224 * tall), f"painted at {s.height} × {s.width}", **mark)]
+    shown = [Tiles([tile(data["trained"][:1])], 192, f"as trained, {side} × {side}", **mark),
+             Tiles([tile(data["painted"][:1])], round(192 * tall), f"painted at {s.height} × {s.width}", **mark)]
     meter = {name: seam_meter(x, grid) if min(x.shape[-2] // grid[0], x.shape[-1] // grid[1]) > 1 else math.nan for name, x in data.items()}
     profile = {f"{x.shape[-2]} × {x.shape[-1]}, seams {meter[name]:.2f}": seam_profile(x, grid) for name, x in data.items() if name != "zoomed"}
-    seams = Chart(profile, "steps by place in the patch", "place in the patch; 1 is its border", size=(330, 236), dots=True)
+    seams = Chart(profile, "steps by place in the patch", "place in the patch; 1 is its border", size=(440, 206), dots=True)
     window, plain = cut_window(data["zoomed"], (row, col), grid), cut_window(data["trained"], (row, col), grid)
     smooth = F.interpolate(plain, window.shape[-2:], mode="bicubic", align_corners=False)
-    looks = [Tiles([tile(x[:1])], 224, title) for x, title in ((plain, "the window, as trained"), (smooth, "enlarged (bicubic)"), (window, f"painted again, {s.zoom}×"))]
-    spectra = Chart({"enlarged": radial_power(smooth), "painted again": radial_power(window)}, "spectrum of the window", "cycles over the window", log="y", size=(200, 236))
+    looks = [Tiles([tile(x[:1])], 192, title) for x, title in ((plain, "the window, as trained"), (smooth, "enlarged (bicubic)"), (window, f"painted again, {s.zoom}×"))]
+    spectra = Chart({"enlarged": radial_power(smooth), "painted again": radial_power(window)}, "spectrum of the window", "cycles over the window", log="y", size=(280, 206))
     more = [Tiles([tile([x]) for x in data["painted"][1:]], 64, "the others", cols=13)] if len(data["painted"]) > 1 else []
     return Board([[*shown, seams], [*looks, spectra], *[more] * bool(more)], {"size": [f"{x.shape[-2]}x{x.shape[-1]}" for x in data.values()], "seams": list(meter.values())}, least=944)
 

@@ -621,14 +621,14 @@ def few_colours(
     out.putpalette(house_colours().flatten().tolist())
     return out
 
-# %% ../nbs/00_show.ipynb #c8d81e5c
+# %% ../nbs/00_show.ipynb #1c2a08b6
 @dataclass(eq=False)
 class Board:
     "Panels in rows: one picture, drawn in milliseconds, that knows what stands where."
     rows:Sequence[Sequence[Tiles|Chart|Stack|Row]] # panels, left to right, in rows from the top
     table:Mapping[str, Sequence] = field(default_factory=dict) # column -> its values: the numbers shown
     titles:Sequence[str] = () # one for each row, above it; "": none
-    gap:float = 26 # pixels between panels
+    gap:float = 24 # pixels between panels
     least:float = 0 # pixels across, at least
 
     def __post_init__(self):
