@@ -347,7 +347,7 @@ def write_code(
     before = explorer.before(s)
     return (f"{before}\n\n" if before else "") + f"from pixnerd.explore import {name}\n\n{name}({source}).picture({', '.join(args)})"
 
-# %% ../nbs/13_explore.ipynb #fcc0e86f
+# %% ../nbs/13_explore.ipynb #5288b58b
 def bundle_of(
     explorer, # with `still`, `twin` and `widget`, or an `Explorer`
 ) -> dict: # what a notebook stores and shows, by MIME type
@@ -356,7 +356,9 @@ def bundle_of(
     bundle = {"image/png": base64.b64encode(board.still()).decode(), "text/plain": f"{type(explorer).__name__}()"}
     if twin is not None: bundle = {"text/html": twin._repr_html_(), "text/plain": bundle["text/plain"]}
     try: return bundle | explorer.widget()._repr_mimebundle_()
-    except ImportError: return bundle
+    except ImportError as e:
+        print(e)                                                        # what to install, beside the still
+        return bundle
 
 # %% ../nbs/13_explore.ipynb #81debb20
 def need(
@@ -752,14 +754,14 @@ def moment_table(
     return {"step": [s.i for s in data], "t": [s.t for s in data], "noise_to_signal": ratio, "velocity": [size(s.velocity) for s in data],
             "preview_error": [size(s.preview - data[-1].preview) for s in data]}
 
-# %% ../nbs/13_explore.ipynb #411722c5
+# %% ../nbs/13_explore.ipynb #2483b479
 def make_twin(
     explorer:DenoisingExplorer, # at the settings it started with
 ) -> Flipbook: # states, previews and velocities, side by side
     "One run for a page without a kernel."
     data = explorer.compute()[:-1:2]
     frames = [lay_out([np.broadcast_to(p[..., None], (*p.shape, 3)) if p.ndim == 2 else p for p in (as_sheet(d.x), as_sheet(d.preview), as_maps(d.velocity))]) for d in data]
-    return Flipbook(frames, [f"state, preview, velocity at t = {d.t:.2f}" for d in data], 640, "A digit forming: its noisy state, the exact preview, and the velocity", explorer.settings.moment // 2)
+    return Flipbook(frames, [f"state, preview, velocity at t = {d.t:.2f}" for d in data], 640, "A digit forming: its noisy state, the exact preview, and the velocity", min(explorer.settings.moment // 2, len(data) - 1))
 
 # %% ../nbs/13_explore.ipynb #302c2768
 SOLVERS:dict[str, dict] = {"Euler": dict(method="euler"), "Heun": dict(method="heun"), **{f"Adams {k}": dict(method="adams", order=k) for k in (2, 3, 4)}}
@@ -1344,7 +1346,7 @@ class TokenLens(Explorer):
     def work(self, s) -> Iterator: return listen(self.subject, s)
     def board(self, s, data, brief=False) -> Board: return draw_token(self.subject, s, data, brief)
 
-# %% ../nbs/13_explore.ipynb #221f0ea4
+# %% ../nbs/13_explore.ipynb #8e161eb6
 @torch.inference_mode()
 def draw_token(
     subject:Subject, # the model
@@ -1359,7 +1361,7 @@ def draw_token(
     looks = [attention_map(block, *one(given))[0, :, s.token, :count] for block, given in zip(subject.model.blocks, heard.entered)]  # (heads, N) each
     side, cols = (160, 1) if len(heard.step.x) == 1 else (77, 2)
     images = Tiles([tile([x]) for x in heard.step.preview], side, f"preview, t = {heard.step.t:.2f}", cols=cols, cells=grid, name="patch", marked=[(s.image, s.token)])
-    fit = lambda n: dict(side=112, cols=4) if n <= 4 else dict(side=53, cols=8)
+    fit = lambda n: dict(side=96, cols=4) if n <= 4 else dict(side=46, cols=8)
     heads = Tiles([paint_map(m.reshape(grid), symmetric=False, low=0) for m in looks[s.block]], heading=f"block {s.block}: where each head looks", titles=[f"head {i}" for i in range(len(looks[0]))],
                   name="head", foot=f"dark: 0; yellow: at most {looks[s.block].max():.0%}", cells=grid, marked=[(i, s.token) for i in range(len(looks[0]))], **fit(len(looks[0])))
     means = [m.mean(0).reshape(grid) for m in looks]
@@ -1370,7 +1372,7 @@ def draw_token(
     place, *depth = draw_depth(subject, s, heard, one)
     return Board([[images, Stack([heads, blocks]), Stack(depth)], *[[place]] * (not brief)], table, least=944)
 
-# %% ../nbs/13_explore.ipynb #51080724
+# %% ../nbs/13_explore.ipynb #b01861b3
 def draw_depth(
     subject:Subject, # the model
     s:TokenSettings, # which token
@@ -1383,15 +1385,15 @@ def draw_depth(
     phase = cos * cos[s.token] + sin * sin[s.token]                                    # cosine of the angle to the chosen token, (N, pairs)
     pairs = min(9, phase.shape[1])
     maps = [phase.mean(1), *phase.T[:pairs]]
-    place = Tiles([paint_map(m.reshape(grid), high=1.) for m in maps], 80, "rotary phases: what place alone prefers", ["all pairs", *[f"pair {i}, {'xy'[i % 2]}" for i in range(pairs)]], cells=grid,
+    place = Tiles([paint_map(m.reshape(grid), high=1.) for m in maps], 64, "rotary phases: what place alone prefers", ["all pairs", *[f"pair {i} {'xy'[i % 2]}" for i in range(pairs)]], cells=grid,
                   marked=[(i, s.token) for i in range(len(maps))], foot="red: in phase with the chosen token; blue: against")
     states = torch.cat([one(given)[0] for given in heard.entered])                      # (depth, N, d)
     lengths = states.norm(dim=-1).cpu()
-    chart = Chart({"this token": (range(len(lengths)), lengths[:, s.token]), "mean of all": (range(len(lengths)), lengths.mean(1))}, "length entering each block", "block", size=(250, 168), dots=True)
+    chart = Chart({"this token": (range(len(lengths)), lengths[:, s.token]), "mean of all": (range(len(lengths)), lengths.mean(1))}, "length entering each block", "block", size=(250, 150), dots=True)
     z = F.normalize(states.float(), dim=-1)
     alike = torch.einsum("and,bnd->abn", z, z).mean(-1)
     names = [f"{i}" for i in range(len(alike))] if len(alike) <= 13 else []
-    turned = Tiles([paint_map(alike, high=1.)], 132, "alignment between blocks", across=names, down=names, cells=alike.shape, foot=f"cosine, least {alike.min():.2f}")
+    turned = Tiles([paint_map(alike, high=1.)], 112, "alignment between blocks", across=names, down=names, cells=alike.shape, foot=f"cosine, least {alike.min():.2f}")
     return [place, chart, turned]
 
 # %% ../nbs/13_explore.ipynb #8ae370ae
