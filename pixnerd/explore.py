@@ -445,14 +445,14 @@ class Latest:
         "Wait until everything asked for is done or dropped."
         while (thread := self.thread) is not None: thread.join()
 
-# %% ../nbs/13_explore.ipynb #d51b5a6d
+# %% ../nbs/13_explore.ipynb #f1f6dea3
 def make_box(
     w, # the ipywidgets module
     name:str, # the setting's name, shown as a label
     c, # a control
 ): # an ipywidgets control
     "The widget of one control."
-    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "86px"}, layout={"width": "288px", "margin": "1px 6px 1px 0"})
+    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "82px"}, layout={"width": "258px", "margin": "1px 6px 1px 0"})
     if isinstance(c, Menu): return w.Dropdown(options=list(c.values), **common)
     if isinstance(c, Choice): return w.SelectionSlider(options=list(c.values), **common)
     if isinstance(c, Words): return w.Text(continuous_update=False, **common)
