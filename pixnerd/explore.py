@@ -445,14 +445,14 @@ class Latest:
         "Wait until everything asked for is done or dropped."
         while (thread := self.thread) is not None: thread.join()
 
-# %% ../nbs/13_explore.ipynb #f1f6dea3
+# %% ../nbs/13_explore.ipynb #57f14a8b
 def make_box(
     w, # the ipywidgets module
     name:str, # the setting's name, shown as a label
     c, # a control
 ): # an ipywidgets control
     "The widget of one control."
-    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "82px"}, layout={"width": "258px", "margin": "1px 6px 1px 0"})
+    common = dict(value=c.value, description=name.replace("_", " "), style={"description_width": "90px"}, layout={"width": "264px", "margin": "1px 6px 1px 0"})
     if isinstance(c, Menu): return w.Dropdown(options=list(c.values), **common)
     if isinstance(c, Choice): return w.SelectionSlider(options=list(c.values), **common)
     if isinstance(c, Words): return w.Text(continuous_update=False, **common)
@@ -721,7 +721,7 @@ def strip_moments(
     "Which moments are shown small."
     return sorted({round(v) for v in np.linspace(0, steps, min(most, steps + 1))})
 
-# %% ../nbs/13_explore.ipynb #f42796e6
+# %% ../nbs/13_explore.ipynb #33b3485b
 def draw_moment(
     explorer:DenoisingExplorer, # whose board
     s:MomentSettings, # what was chosen
@@ -731,10 +731,11 @@ def draw_moment(
     "Draw one moment of a run."
     now, whole = data[min(s.moment, len(data) - 1)], len(data) == s.steps + 1
     velocity = torch.zeros_like(now.x) if now.velocity is None else now.velocity
-    large = [Tiles([as_sheet(now.x)], 192, f"state, t = {now.t:.2f} ({now.i} of {s.steps})"), Tiles([as_sheet(now.preview)], 192, "exact preview"),
-             Tiles([as_maps(velocity)], 192, f"velocity, ±{velocity.float().mean(1).abs().max():.1f}")]
+    side = 160 if brief else 192
+    large = [Tiles([as_sheet(now.x)], side, f"state, t = {now.t:.2f} ({now.i} of {s.steps})"), Tiles([as_sheet(now.preview)], side, "exact preview"),
+             Tiles([as_maps(velocity)], side, f"velocity, ±{velocity.float().mean(1).abs().max():.1f}")]
     ratio = [noise_to_signal(step) for step in data]
-    noise = Chart({"noise to signal": ([step.t for step in data], ratio)}, "noise to signal", "time t", log="y", cursor=now.t, size=(260, 214))
+    noise = Chart({"noise to signal": ([step.t for step in data], ratio)}, "noise to signal", "time t", log="y", cursor=now.t, size=(260, side + 22))
     if brief: return Board([[*large, noise]], moment_table(data, ratio))
     shown = [m for m in strip_moments(s.steps) if m < len(data)]
     small = [tile([getattr(data[m], which)[0]]) for which in ("x", "preview") for m in shown]
@@ -1328,7 +1329,7 @@ class TokenSettings(RunSettings):
     block:int = 1 # transformer block whose heads are shown
     moment:int = 8 # step, 0 to `steps` - 1
 
-# %% ../nbs/13_explore.ipynb #5214d282
+# %% ../nbs/13_explore.ipynb #cf969488
 class TokenLens(Explorer):
     "Follow a token: what it attends to by block and head, its rotary phases, its length and its turning with depth."
     Settings, free, plays, keep = TokenSettings, ("image", "token", "block", "moment"), "moment", 3
@@ -1344,15 +1345,14 @@ class TokenLens(Explorer):
     def arrow(self, s, key) -> dict: return {"token": s.token + {"Left": -1, "Right": 1, "Up": -self.subject.grid[1], "Down": self.subject.grid[1]}[key]}
     def before(self, s) -> str: return write_run(self.subject, s)
     def work(self, s) -> Iterator: return listen(self.subject, s)
-    def board(self, s, data, brief=False) -> Board: return draw_token(self.subject, s, data, brief)
+    def board(self, s, data, brief=False) -> Board: return draw_token(self.subject, s, data)
 
-# %% ../nbs/13_explore.ipynb #8e161eb6
+# %% ../nbs/13_explore.ipynb #23b1d770
 @torch.inference_mode()
 def draw_token(
     subject:Subject, # the model
     s:TokenSettings, # which token
     data:Sequence[Heard], # the moments there are so far
-    brief:bool, # without the rotary phases and what depth does
 ) -> Board:
     "The token on its image, its attention, its place, and what depth does."
     heard, grid, count = data[min(s.moment, len(data) - 1)], subject.grid, math.prod(subject.grid)
@@ -1361,7 +1361,7 @@ def draw_token(
     looks = [attention_map(block, *one(given))[0, :, s.token, :count] for block, given in zip(subject.model.blocks, heard.entered)]  # (heads, N) each
     side, cols = (160, 1) if len(heard.step.x) == 1 else (77, 2)
     images = Tiles([tile([x]) for x in heard.step.preview], side, f"preview, t = {heard.step.t:.2f}", cols=cols, cells=grid, name="patch", marked=[(s.image, s.token)])
-    fit = lambda n: dict(side=96, cols=4) if n <= 4 else dict(side=46, cols=8)
+    fit = lambda n: dict(side=104, cols=4) if n <= 4 else dict(side=49, cols=8)
     heads = Tiles([paint_map(m.reshape(grid), symmetric=False, low=0) for m in looks[s.block]], heading=f"block {s.block}: where each head looks", titles=[f"head {i}" for i in range(len(looks[0]))],
                   name="head", foot=f"dark: 0; yellow: at most {looks[s.block].max():.0%}", cells=grid, marked=[(i, s.token) for i in range(len(looks[0]))], **fit(len(looks[0])))
     means = [m.mean(0).reshape(grid) for m in looks]
@@ -1370,9 +1370,9 @@ def draw_token(
     entropy = [-(m * m.clamp_min(1e-12).log()).sum(-1).mean().item() for m in looks]
     table = {"block": range(len(looks)), "entropy": entropy} | {f"token_{j}": [float(m.flatten()[j]) for m in means] for j in range(count)}
     place, *depth = draw_depth(subject, s, heard, one)
-    return Board([[images, Stack([heads, blocks]), Stack(depth)], *[[place]] * (not brief)], table, least=944)
+    return Board([[Stack([images, place]), Stack([heads, blocks]), Stack(depth)]], table, least=944)
 
-# %% ../nbs/13_explore.ipynb #b01861b3
+# %% ../nbs/13_explore.ipynb #9d1ed49a
 def draw_depth(
     subject:Subject, # the model
     s:TokenSettings, # which token
@@ -1383,10 +1383,10 @@ def draw_depth(
     c, grid = subject.model.config, subject.grid
     cos, sin = rotary_table(grid, c.width // c.heads, c.rotary_extent)
     phase = cos * cos[s.token] + sin * sin[s.token]                                    # cosine of the angle to the chosen token, (N, pairs)
-    pairs = min(9, phase.shape[1])
+    pairs = min(5, phase.shape[1])
     maps = [phase.mean(1), *phase.T[:pairs]]
-    place = Tiles([paint_map(m.reshape(grid), high=1.) for m in maps], 64, "rotary phases: what place alone prefers", ["all pairs", *[f"pair {i} {'xy'[i % 2]}" for i in range(pairs)]], cells=grid,
-                  marked=[(i, s.token) for i in range(len(maps))], foot="red: in phase with the chosen token; blue: against")
+    place = Tiles([paint_map(m.reshape(grid), high=1.) for m in maps], 49, "rotary phases", ["all pairs", *[f"pair {i} {'xy'[i % 2]}" for i in range(pairs)]], cols=3, cells=grid,
+                  marked=[(i, s.token) for i in range(len(maps))], foot="red: in phase; blue: against")
     states = torch.cat([one(given)[0] for given in heard.entered])                      # (depth, N, d)
     lengths = states.norm(dim=-1).cpu()
     chart = Chart({"this token": (range(len(lengths)), lengths[:, s.token]), "mean of all": (range(len(lengths)), lengths.mean(1))}, "length entering each block", "block", size=(250, 150), dots=True)
@@ -1612,7 +1612,7 @@ def draw_samples(
     for step in run_steps(subject, RunSettings(classes=f"0-{count - 1}", seed=s.seed, guidance=s.guidance, method="adams", steps=8)): pass
     return tile(step.x, cols=5, gap=1)
 
-# %% ../nbs/13_explore.ipynb #c072fc41
+# %% ../nbs/13_explore.ipynb #d4088736
 def draw_run(
     data:RunState, # from `read_state`
 ) -> Board:
@@ -1622,14 +1622,14 @@ def draw_run(
     rows = [line.get("loss_by_time") or [None] for line in log]
     bins = max(map(len, rows))
     by_time = torch.tensor([[math.nan if v is None else v for v in [*r, *[None] * (bins - len(r))]] for r in rows]).T.flip(0).log10()    # (bins, lines), late times on top
-    wide = min(by_time.shape[1], 300)
-    shown = by_time[:, torch.linspace(0, by_time.shape[1] - 1, wide).long()]
-    heat = np.repeat(paint_map(shown.where(shown.isfinite(), torch.nan), symmetric=False), max(1, round(.52 * wide / bins)), 0)
+    spread = lambda n, size: torch.arange(size) * n // size                         # which entry stands at each of `size` places
+    shown = by_time[spread(bins, 180)[:, None], spread(len(log), 400)]
+    heat = paint_map(shown.where(shown.isfinite(), torch.nan), symmetric=False)
     known = by_time[by_time.isfinite()]
     span = f"10^{known.min():.1f} to 10^{known.max():.1f}" if len(known) else "nothing yet"
-    charts = [Chart({"loss": (steps, column("loss"))}, f"loss: {log[-1]['loss']:.4f} at step {steps[-1]} of {data.config['steps']}", "step", log="y", size=(440, 230)),
+    charts = [Chart({"loss": (steps, column("loss"))}, f"loss: {log[-1]['loss']:.4f} at step {steps[-1]} of {data.config['steps']}", "step", log="y", size=(440, 206)),
               Tiles([heat], 400, "loss by time", foot=f"across: steps; up: t from 0 (noise) to 1; {span}")]
-    small = [Chart({name: (steps, column(key))}, name, "step", log=log_, size=(290, 190)) for name, key, log_ in (("gradient norm", "grad_norm", "y"), ("learning rate", "lr", ""))]
+    small = [Chart({name: (steps, column(key))}, name, "step", log=log_, size=(290, 170)) for name, key, log_ in (("gradient norm", "grad_norm", "y"), ("learning rate", "lr", ""))]
     sheet = [Tiles([data.samples], min(300, 150 * data.samples.shape[1] / data.samples.shape[0]), f"samples at step {data.step}")] if data.samples is not None else []
     return Board([charts, [*small, *sheet]], {name: column(name) for name in ("step", "loss", "lr", "grad_norm", "seconds")}, least=944)
 
