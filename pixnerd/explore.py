@@ -667,19 +667,21 @@ def radial_power(
     most = min(h, w) // 2 + 1
     return torch.arange(most), (total / radius.bincount())[:most]
 
-# %% ../nbs/13_explore.ipynb #7edba0b2
+# %% ../nbs/13_explore.ipynb #f718600c
 def as_square(
     pictures:Sequence[np.ndarray], # (h, w) or (h, w, 3) uint8, of one shape
 ) -> np.ndarray: # one sheet, about as wide as tall
     "Several pictures as one."
     return lay_out(pictures, cols=math.ceil(math.sqrt(len(pictures))), gap=1)
 
+# %% ../nbs/13_explore.ipynb #a300a120
 def as_sheet(
     images:Tensor, # (B, C, H, W) in [-1, 1]
 ) -> np.ndarray: # uint8
     "A batch of images as one picture."
     return as_square([tile([i]) for i in images])
 
+# %% ../nbs/13_explore.ipynb #01a89c6f
 def as_maps(
     maps:Tensor, # (B, C, H, W) with a sign; channels are averaged
 ) -> np.ndarray: # (H', W', 3) uint8
@@ -796,13 +798,14 @@ class SamplerLab(Explorer):
     def work(self, s) -> Iterator: return compare_solvers(self.subject, s) if s.view == "solvers" else compare_guidance(self.subject, s)
     def board(self, s, data, brief=False) -> Board: return (draw_solvers if s.view == "solvers" else draw_guidance)(s, data)
 
-# %% ../nbs/13_explore.ipynb #4ae64491
+# %% ../nbs/13_explore.ipynb #32944ac8
 def ladder(
     most:int, # steps, at most; a power of two
 ) -> list[int]: # 2, 4, 8 …
     "Numbers of steps to compare."
     return [2 ** k for k in range(1, int(math.log2(most)) + 1)]
 
+# %% ../nbs/13_explore.ipynb #12dd6ccf
 def lab_shape(
     s:SamplerSettings, # what is compared
 ) -> tuple[int, int]: # rows and columns of the sheet
@@ -986,13 +989,14 @@ class FieldLens(Explorer):
     def work(self, s) -> Iterator: return listen_to_fields(self.subject, s)
     def board(self, s, data, brief=False) -> Board: return draw_fields(self, s, data)
 
-# %% ../nbs/13_explore.ipynb #5f095940
+# %% ../nbs/13_explore.ipynb #b27ea319
 def count_parts(
     classes:str, # as typed
 ) -> int: # how many images that asks for, at least 1 and at most `MOST`
     "How many images were asked for."
     return min(max(1, len(split_request(classes)) if ";" not in classes else classes.count(";") + 1), MOST)
 
+# %% ../nbs/13_explore.ipynb #ddb0d7d4
 def listen_to_fields(
     subject:Subject, # the model
     s:FieldSettings, # what was chosen

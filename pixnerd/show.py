@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'SCALE', 'INK', 'FAINT', 'MARK', 'Picture', 'new_figure', 'drawable', 'show_grid', 'show_heatmaps',
            'show_curves', 'show_bars', 'Film', 'lay_out', 'tile', 'make_film', 'Slider', 'Choice', 'Live',
-           'make_control', 'lettering', 'colour_table', 'paint_map', 'Sheet', 'text_width', 'Tiles', 'draw_tiles',
-           'round_ticks', 'Chart', 'finite_points', 'axis_ends', 'legend_rows', 'draw_axes', 'draw_curves', 'Stack',
-           'Row', 'encode', 'house_colours', 'few_colours', 'Board', 'draw_board', 'hit_board', 'write_table',
-           'Flipbook', 'write_flipbook']
+           'make_control', 'lettering', 'colour_table', 'paint_map', 'Sheet', 'text_width', 'Tiles', 'measure_tiles',
+           'draw_tiles', 'round_ticks', 'Chart', 'finite_points', 'axis_ends', 'legend_rows', 'draw_axes',
+           'draw_curves', 'Stack', 'Row', 'encode', 'house_colours', 'few_colours', 'Board', 'draw_board', 'hit_board',
+           'write_table', 'Flipbook', 'write_flipbook']
 
 # %% ../nbs/00_show.ipynb #e6bb2cd7
 import base64
@@ -349,7 +349,7 @@ def text_width(
     "How much room a line of text takes."
     return math.ceil(lettering(size, bold).getlength(text) / SCALE)
 
-# %% ../nbs/00_show.ipynb #4fae1e30
+# %% ../nbs/00_show.ipynb #8f759e1f
 @dataclass(eq=False)
 class Tiles:
     "A panel of images, every pixel a crisp square."
@@ -366,21 +366,13 @@ class Tiles:
     down:Sequence[str] = () # labels to the left: of the rows
     gap:float = 6 # pixels between images
 
-    def __post_init__(self):
-        h, w = self.images[0].shape[:2]
-        self.cols, self.tall = self.cols or len(self.images), self.side * h / w
-        self.top, self.line = 22 * bool(self.heading) + 15 * bool(self.across), 15 * any(self.titles)
-        self.left, rows = max((text_width(d, 9.5) + 6 for d in self.down), default=0), -(-len(self.images) // self.cols)
-        wide = max(self.left + self.cols * (self.side + self.gap) - self.gap, text_width(self.heading, 11.5, True), text_width(self.foot, 10))
-        self.size = (wide, self.top + rows * (self.tall + self.line + self.gap) - self.gap + 18 * bool(self.foot))
-
+    def __post_init__(self): measure_tiles(self)
     def place(self, i:int) -> tuple[float, float]:
         "Where image i begins."
         row, col = divmod(i, self.cols)
         return self.left + col * (self.side + self.gap), self.top + row * (self.tall + self.line + self.gap) + self.line
 
     def draw(self, sheet:Sheet, left:float, top:float) -> None: draw_tiles(self, sheet, left, top)
-
     def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
         "Its name, and which image and cell lie at a place of the panel."
         for i in range(len(self.images) if self.name else 0):
@@ -388,6 +380,18 @@ class Tiles:
             across, down = (x - a) / self.side, (y - b) / self.tall
             if 0 <= across < 1 and 0 <= down < 1: return self.name, i, int(down * self.cells[0]) * self.cells[1] + int(across * self.cells[1])
         return None
+
+# %% ../nbs/00_show.ipynb #5c4da5f8
+def measure_tiles(
+    tiles:Tiles, # its `size`, and where things begin, are set
+) -> None:
+    "Find out how much room a panel of images takes."
+    h, w = tiles.images[0].shape[:2]
+    tiles.cols, tiles.tall = tiles.cols or len(tiles.images), tiles.side * h / w
+    tiles.top, tiles.line = 22 * bool(tiles.heading) + 15 * bool(tiles.across), 15 * any(tiles.titles)
+    tiles.left, rows = max((text_width(d, 9.5) + 6 for d in tiles.down), default=0), -(-len(tiles.images) // tiles.cols)
+    wide = max(tiles.left + tiles.cols * (tiles.side + tiles.gap) - tiles.gap, text_width(tiles.heading, 11.5, True), text_width(tiles.foot, 10))
+    tiles.size = (wide, tiles.top + rows * (tiles.tall + tiles.line + tiles.gap) - tiles.gap + 18 * bool(tiles.foot))
 
 # %% ../nbs/00_show.ipynb #1556e77f
 def draw_tiles(
