@@ -6,21 +6,21 @@
 __all__ = ['MOST', 'CANVAS_JS', 'SOLVERS', 'SCALES', 'BEGINNINGS', 'FIELD_VIEWS', 'TARGETS', 'NORMALISE', 'EXPLORERS', 'Subject',
            'open_subject', 'split_request', 'read_request', 'RunSettings', 'sampler_options', 'run_steps', 'write_run',
            'Menu', 'Words', 'Number', 'Span', 'run_controls', 'Explorer', 'read_settings', 'make_progress', 'finish',
-           'draw_pinned', 'name_difference', 'stack_boards', 'export_as', 'make_gif', 'write_code', 'bundle_of', 'need',
-           'canvas_class', 'Latest', 'make_box', 'adjust_box', 'View', 'arrange', 'follow_boxes', 'set_boxes',
-           'draw_view', 'put_board', 'say_line', 'answer', 'pin_view', 'copy_code', 'save_file', 'noise_to_signal',
-           'radial_power', 'as_square', 'as_sheet', 'as_maps', 'MomentSettings', 'DenoisingExplorer', 'strip_moments',
-           'draw_moment', 'moment_table', 'make_twin', 'SamplerSettings', 'SamplerLab', 'ladder', 'lab_shape',
-           'Comparison', 'compare_solvers', 'compare_guidance', 'draw_choice', 'draw_solvers', 'draw_guidance',
-           'listening', 'Heard', 'listen', 'FieldSettings', 'FieldLens', 'count_parts', 'listen_to_fields',
-           'draw_fields', 'view_weights', 'without_atoms', 'view_atoms', 'paint_sizes', 'view_sizes', 'principal',
-           'view_atlas', 'exchange', 'view_blend', 'make_target', 'EncodingSettings', 'Race', 'race', 'run_fit',
-           'EncodingLab', 'draw_race', 'likeness', 'attention_map', 'TokenSettings', 'TokenLens', 'draw_token',
-           'draw_depth', 'carry_noise', 'ResolutionSettings', 'ResolutionLab', 'paint_at_sizes', 'seam_profile',
-           'draw_resolution', 'cut_window', 'Trainer', 'MonitorSettings', 'RunState', 'TrainingMonitor', 'stamp_run',
-           'read_state', 'draw_samples', 'draw_run', 'follow_run', 'press', 'Dashboard', 'make_tabs']
+           'draw_pinned', 'name_difference', 'stack_boards', 'export_as', 'make_gif', 'charts_of', 'draw_figure',
+           'write_code', 'bundle_of', 'need', 'canvas_class', 'Latest', 'make_box', 'adjust_box', 'View', 'arrange',
+           'follow_boxes', 'set_boxes', 'draw_view', 'put_board', 'say_line', 'answer', 'pin_view', 'copy_code',
+           'save_file', 'noise_to_signal', 'radial_power', 'as_square', 'as_sheet', 'as_maps', 'MomentSettings',
+           'DenoisingExplorer', 'strip_moments', 'draw_moment', 'moment_table', 'make_twin', 'SamplerSettings',
+           'SamplerLab', 'ladder', 'lab_shape', 'Comparison', 'compare_solvers', 'compare_guidance', 'draw_choice',
+           'draw_solvers', 'draw_guidance', 'listening', 'Heard', 'listen', 'FieldSettings', 'FieldLens', 'count_parts',
+           'listen_to_fields', 'draw_fields', 'view_weights', 'without_atoms', 'view_atoms', 'paint_sizes',
+           'view_sizes', 'principal', 'view_atlas', 'exchange', 'view_blend', 'make_target', 'EncodingSettings', 'Race',
+           'race', 'run_fit', 'EncodingLab', 'draw_race', 'likeness', 'attention_map', 'TokenSettings', 'TokenLens',
+           'draw_token', 'draw_depth', 'carry_noise', 'ResolutionSettings', 'ResolutionLab', 'paint_at_sizes',
+           'seam_profile', 'draw_resolution', 'cut_window', 'Trainer', 'MonitorSettings', 'RunState', 'TrainingMonitor',
+           'stamp_run', 'read_state', 'draw_samples', 'draw_run', 'follow_run', 'press', 'Dashboard', 'make_tabs']
 
-# %% ../nbs/13_explore.ipynb #d79aa1dc
+# %% ../nbs/13_explore.ipynb #26b62693
 import base64
 import io
 import json
@@ -47,7 +47,7 @@ from .model import PixNerd
 from .neural_field import ENCODINGS, NeuralField, encoding_table, make_field, split_weights
 from .patches import patch_grid, patchify, unpatchify
 from .samplers import METHODS, Step, denoise, make_noise, sample, seam_meter
-from .show import Board, Chart, Choice, Flipbook, Row, Slider, Stack, Tiles, encode, lay_out, paint_map, tile
+from .show import PALETTE, Board, Chart, Choice, Flipbook, Row, Slider, Stack, Tiles, encode, lay_out, paint_map, tile
 from .training import TrainConfig, latest_checkpoint, read_log, read_run, train
 from .transformer import Block, modulate, rotary_table, rotate
 
@@ -192,7 +192,7 @@ def run_controls(
     return dict(classes=Words(s.classes), seed=Number(s.seed), method=Menu(list(METHODS), s.method), order=Slider(1, 4, s.order), steps=Slider(1, 100, s.steps),
                 guidance=Slider(1., 8., s.guidance, .25), interval=Span(0., 1., s.interval), time_shift=Slider(.5, 6., s.time_shift, .25))
 
-# %% ../nbs/13_explore.ipynb #db02fe93
+# %% ../nbs/13_explore.ipynb #d1e8fe4e
 class Explorer:
     "Settings, a computation that is kept and can be abandoned, and a board."
     Settings, free, plays, keep, help = RunSettings, (), "", 24, "" # `plays`: what the play button moves; `keep`: results in memory
@@ -217,6 +217,7 @@ class Explorer:
     def picture(self, pinned:Mapping|None=None, **changes) -> Board: return draw_pinned(self, pinned, changes)
     def export(self, kind:str="png", pinned:Mapping|None=None, **changes) -> bytes: return export_as(self, kind, pinned, changes)
     def code(self, pinned:Mapping|None=None, **changes) -> str: return write_code(self, pinned, changes)
+    def figure(self, **changes): return draw_figure(self.picture(**changes))
     def twin(self): return None                                      # what a static page shows in place of a still
     def widget(self): return View(self).box
     def _repr_mimebundle_(self, include=None, exclude=None): return bundle_of(self)
@@ -333,6 +334,31 @@ def make_gif(
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return out.getvalue()
 
+# %% ../nbs/13_explore.ipynb #4052604a
+def charts_of(
+    panels:Iterable, # of a board
+) -> list[Chart]: # those that are charts, however deep
+    "All charts of a board."
+    found = []
+    for panel in panels: found += [panel] if isinstance(panel, Chart) else charts_of(getattr(panel, "panels", ()))
+    return found
+
+# %% ../nbs/13_explore.ipynb #5aed3acf
+def draw_figure(
+    board:Board, # whose curves to draw
+): # a plotly figure, one panel a chart; raises `ImportError` without plotly, `ValueError` where there are no curves
+    "A board's curves, to zoom and to read."
+    go, subplots = need("plotly.graph_objects"), need("plotly.subplots")
+    charts = charts_of(panel for row in board.rows for panel in row)
+    if not charts: raise ValueError("there are no curves in this picture")
+    figure = subplots.make_subplots(1, len(charts), subplot_titles=[c.heading for c in charts])
+    for col, chart in enumerate(charts, 1):
+        for i, (name, (x, y)) in enumerate(chart.curves.items()):
+            figure.add_trace(go.Scatter(x=x, y=y, name=name, line={"color": PALETTE[i % len(PALETTE)]}), 1, col)
+        figure.update_xaxes(title_text=chart.xlabel, type="log" if "x" in chart.log else "linear", row=1, col=col)
+        figure.update_yaxes(title_text=chart.ylabel, type="log" if "y" in chart.log else "linear", row=1, col=col)
+    return figure.update_layout(template="plotly_white", width=max(520, 400 * len(charts)), height=380)
+
 # %% ../nbs/13_explore.ipynb #6b1506e8
 def write_code(
     explorer:Explorer, # what is shown
@@ -360,13 +386,13 @@ def bundle_of(
         print(e)                                                        # what to install, beside the still
         return bundle
 
-# %% ../nbs/13_explore.ipynb #81debb20
+# %% ../nbs/13_explore.ipynb #d19c9ab1
 def need(
     name:str, # a package for live views
 ): # the module; raises `ImportError` saying what to install
     "Import a package that only live views need."
     try: return import_module(name)
-    except ImportError: raise ImportError(f"a live view needs {name}, which is not installed: pip install 'pixnerd[explore]'") from None
+    except ImportError: raise ImportError(f"a live view needs {name.partition('.')[0]}, which is not installed: pip install 'pixnerd[explore]'") from None
 
 # %% ../nbs/13_explore.ipynb #e3b2166c
 CANVAS_JS = """

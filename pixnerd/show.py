@@ -625,7 +625,7 @@ def few_colours(
     out.putpalette(house_colours().flatten().tolist())
     return out
 
-# %% ../nbs/00_show.ipynb #1c2a08b6
+# %% ../nbs/00_show.ipynb #19da44a4
 @dataclass(eq=False)
 class Board:
     "Panels in rows: one picture, drawn in milliseconds, that knows what stands where."
@@ -654,6 +654,7 @@ class Board:
     def csv(self) -> str: return write_table(self.table)
     def save(self, path:str|Path) -> None: Path(path).write_bytes(self.png())
     def _repr_png_(self) -> bytes: return self.still()
+    def __repr__(self) -> str: return f"Board of {round(self.size[0])} × {round(self.size[1])} pixels"
 
 # %% ../nbs/00_show.ipynb #c07d2b59
 def draw_board(
@@ -690,12 +691,12 @@ def write_table(
     rows.writerows(zip_longest(*([v.item() if hasattr(v, "item") else v for v in column] for column in table.values()), fillvalue=""))
     return out.getvalue()
 
-# %% ../nbs/00_show.ipynb #4c922ed4
+# %% ../nbs/00_show.ipynb #7c21acdd
 @dataclass
 class Flipbook:
     "Frames and a slider that needs no kernel."
-    frames:Sequence[np.ndarray] # (H, W) or (H, W, 3) uint8, all of one shape
-    labels:Sequence[str] # what each frame is
+    frames:Sequence[np.ndarray] = field(repr=False) # (H, W) or (H, W, 3) uint8, all of one shape
+    labels:Sequence[str] = field(repr=False) # what each frame is
     width:int # pixels across on the page
     alt:str # what it shows, in words
     start:int = 0 # the frame it starts with

@@ -188,6 +188,15 @@ def test_exports():
     with pytest.raises(ValueError, match="SamplerLab has no film"): SamplerLab(TINY).export("gif")
 
 
+def test_curves_for_plotly():
+    pytest.importorskip("plotly", reason="plotly is not installed (pip install -e '.[dev]')")
+    explorer = TokenLens(TINY, steps=2)
+    figure, chart = explorer.figure(), explore.charts_of(p for row in explorer.picture().rows for p in row)[0]
+    assert [list(trace.y) for trace in figure.data] == [list(y) for _, y in chart.curves.values()]
+    lab = SamplerLab(TINY, view="guidance")
+    with pytest.raises(ValueError, match="there are no curves in this picture"): lab.figure()
+
+
 def test_buttons_pin_copy_and_save():
     view = View(DenoisingExplorer(TINY, steps=3))
     sent = []
@@ -325,9 +334,10 @@ import pixnerd, pixnerd.explore
 from pixnerd.explore import EncodingLab
 lab = EncodingLab(steps=10)
 print(sorted(lab._repr_mimebundle_()))
-try: lab.widget()
-except ImportError as e: print(e)
+for view in lab.widget, lab.figure:
+    try: view()
+    except ImportError as e: print(e)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     said = "a live view needs ipywidgets, which is not installed: pip install 'pixnerd[explore]'"
-    assert done.stdout.splitlines() == [said, "['image/png', 'text/plain']", said], done.stderr[-1500:]
+    assert done.stdout.splitlines() == [said, "['image/png', 'text/plain']", said, said.replace("ipywidgets", "plotly")], done.stderr[-1500:]
