@@ -1148,7 +1148,7 @@ def principal(
     u = u[:, :count] * sizes[:count]
     return u * u.gather(0, u.abs().argmax(0)[None]).sign(), shares
 
-# %% ../nbs/13_explore.ipynb #c21dc969
+# %% ../nbs/13_explore.ipynb #d9d06293
 def view_atlas(
     subject:Subject, # the model
     s:FieldSettings, # which patch and field block
@@ -1159,14 +1159,14 @@ def view_atlas(
     written = torch.cat([w.flatten(2) for w in block.write(heard.s)], -1)             # (B, N, numbers)
     places, shares = principal(written.flatten(0, 1))
     maps = places.T.reshape(-1, len(heard.s), *subject.grid)                          # (3, B, rows, cols)
-    rows = [Tiles([paint_map(m, high=float(maps[k].abs().max())) for m in maps[k][:6]], 118, f"component {k + 1}: {shares[k]:.0%} of the variance", name="patch", cells=subject.grid,
+    rows = [Tiles([paint_map(m, high=float(maps[k].abs().max())) for m in maps[k][:6]], 96, f"component {k + 1}: {shares[k]:.0%} of the variance", name="patch", cells=subject.grid,
                   marked=[(s.image, s.patch)] if s.image < 6 else []) for k in range(len(maps))]
     alike = F.cosine_similarity(written[s.image, s.patch], written - 0, dim=-1)       # (B, N)
-    kin = Tiles([paint_map(a.reshape(subject.grid), high=1.) for a in alike[:6]], 118, "cosine with the chosen patch", name="patch", cells=subject.grid,
+    kin = Tiles([paint_map(a.reshape(subject.grid), high=1.) for a in alike[:6]], 96, "cosine with the chosen patch", name="patch", cells=subject.grid,
                 marked=[(s.image, s.patch)] if s.image < 6 else [], foot="red: alike; blue: opposite")
     table = {"image": [i for i in range(len(alike)) for _ in alike[0]], "patch": list(range(alike.shape[1])) * len(alike),
              **{f"component_{k + 1}": places[:, k].tolist() for k in range(places.shape[1])}, "cosine": alike.flatten().tolist()}
-    chart = Chart({"share": (range(1, min(9, len(shares) + 1)), shares[:8])}, "share of the variance", "component", size=(236, 160), dots=True)
+    chart = Chart({"share": (range(1, min(9, len(shares) + 1)), shares[:8])}, "share of the variance", "component", size=(236, 150), dots=True)
     return Row([Stack(rows), Stack([kin, chart])]), table
 
 # %% ../nbs/13_explore.ipynb #96c24855

@@ -87,7 +87,7 @@ class Tab:
         seen = []
 
         def settled():                                       # it is drawn as it is computed: wait for the last
-            self.page.wait_for_timeout(400)
+            self.page.wait_for_timeout(250)
             seen.append(self.pixels())
             return len(seen) > 1 and seen[-1] == seen[-2]
         until(f"{what} is complete", settled, 60)
@@ -157,7 +157,7 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
         if name == "Samplers": tab.move("most", controls["most"])
     open_tab(page, "Training")
     until("a missing run is one line", lambda: tab.line().count() == 1, 30)
-    assert "no run in 'runs/train': no config.json there" in tab.line().inner_text()
+    assert "no run in '../runs/train': no config.json there" in tab.line().inner_text()
     assert not errors, errors[:3]
 
 
