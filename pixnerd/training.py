@@ -53,14 +53,14 @@ def option(
     "A setting with its description."
     return field(default=default, metadata={"help": help, "free": free})
 
-# %% ../nbs/11_training.ipynb #2237b05d
+# %% ../nbs/11_training.ipynb #7e14587f
 @dataclass(frozen=True)
 class Task:
     "What is trained on what."
     out:str = option("runs/train", "folder of the run; an existing run in it is continued", free=True)
     data:str = option("digits", "data set to learn from: a name, a folder, hub:OWNER/NAME or stream:OWNER/NAME")
     size:int = option(0, "side of the images in pixels; 0: the preset's")
-    preset:str = option("digits", "size of the model")
+    preset:str = option("digits", f"size of the model: {', '.join(PRESETS)}")
     start_from:str = option("", "model to fine-tune: shipped name, folder, published file or hub id; it replaces the preset")
     text:str = option("", "frozen text encoder of a text model: hub id or folder")
     seed:int = option(0, "start of all randomness")
