@@ -50,12 +50,15 @@ lab: $(READY)  ## open JupyterLab on notebook 03
 	@$(BIN)/jupyter trust nbs/*.ipynb >/dev/null; \
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_neural_field.ipynb --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
+app: $(READY)  ## serve the dashboard of explorers as a page  (ARGS="--port=8866 --no-browser")
+	@$(BIN)/voila nbs/dashboard.ipynb --Voila.ip=127.0.0.1 $(ARGS)
+
 test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README and a browser
 	@status=0; \
 	part() { echo "== $$1"; local t=$$SECONDS; "$${@:2}" || { status=1; echo "   FAILED: $$1"; }; echo "   $$((SECONDS-t)) s"; }; \
 	part "export: pixnerd/ is what the notebooks say" $(NOTEBOOKS) export-check; \
 	part "notebooks: every cell runs" $(NOTEBOOKS) test $(NB); \
-	echo "== pytest"; $(BIN)/python -m pytest $(ARGS) || status=1; \
+	echo "== pytest, two files at a time"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || status=1; \
 	exit $$status
 
 test-large: $(READY)  ## load a full-size published file, made here, and measure its memory (12 GB of disk)
@@ -78,4 +81,4 @@ clean:  ## remove what was built, but not .venv and runs/
 	@rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis nbs/.ipynb_checkpoints; \
 	find nbs pixnerd tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo lab test test-large export notebooks readme docs clean
+.PHONY: help setup demo lab app test test-large export notebooks readme docs clean

@@ -11,7 +11,7 @@ parser.read(here/"settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 statuses = {"3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
 readme = here/"README.md"
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("explore", "hub", "text", "track")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("explore", "evaluate", "hub", "text", "track")}
 
 setup(
     name=cfg["lib_name"],

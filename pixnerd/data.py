@@ -8,17 +8,19 @@ __all__ = ['SPLITS', 'MOST_PIXELS', 'FORMATS', 'SUFFIXES', 'HELD_OUT', 'REACH', 
            'cubic', 'shrink', 'enlarge', 'Example', 'ImageSet', 'digits', 'crop_square', 'to_rgb', 'open_picture',
            'reason', 'Pictures', 'read_first', 'Texts', 'walk', 'is_picture', 'folders_in', 'split_folder',
            'find_pictures', 'label_by_folder', 'read_caption', 'Folder', 'mix', 'Shuffled', 'spans', 'Examples',
-           'merge', 'read_indexed', 'open_hub', 'Columns', 'one_of', 'find_columns', 'read_row', 'Hub', 'Stream',
-           'rows_of', 'walk_stream', 'read_streamed', 'batches', 'Thing', 'Group', 'Scene', 'corners', 'distance',
-           'paints', 'paint', 'draw_scene', 'noun', 'caption', 'parse_caption', 'is_held_out', 'Chance', 'arrange',
-           'make_groups', 'make_scene', 'Scenes', 'scenes', 'data_folder', 'Cifar', 'check_data', 'load_data',
-           'imagenet_names', 'cond_from_names']
+           'merge', 'end_with', 'read_indexed', 'open_hub', 'Columns', 'one_of', 'find_columns', 'read_row', 'Hub',
+           'Stream', 'rows_of', 'walk_stream', 'read_streamed', 'batches', 'Thing', 'Group', 'Scene', 'corners',
+           'distance', 'paints', 'paint', 'draw_scene', 'noun', 'caption', 'parse_caption', 'is_held_out', 'Chance',
+           'arrange', 'make_groups', 'make_scene', 'Scenes', 'scenes', 'data_folder', 'Cifar', 'check_data',
+           'load_data', 'imagenet_names', 'cond_from_names']
 
-# %% ../nbs/09_data.ipynb #ef3a205e
+# %% ../nbs/09_data.ipynb #34afa62e
 import io
 import math
 import os
 import random
+import threading
+import time
 import warnings
 from array import array
 from collections import Counter, deque
@@ -26,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -142,13 +144,13 @@ def to_rgb(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
-# %% ../nbs/09_data.ipynb #4778213c
+# %% ../nbs/09_data.ipynb #64e6a084
 def open_picture(
     source:str|Path|bytes, # a file, or a file's bytes
 ) -> Image.Image: # mode RGB, upright, the first frame; raises whatever Pillow does, see `reason`
     "Read a picture file."
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)             # it becomes an error below, not a line on the screen
+        warnings.filterwarnings("ignore", module="PIL")                             # of damaged metadata; a bomb becomes an error below
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS: raise ValueError(f"too large: {image.width} × {image.height} pixels")
             return to_rgb(ImageOps.exif_transpose(image))
@@ -383,7 +385,19 @@ def merge(
     skipped = tuple(pair for e in examples for pair in e.skipped)
     return Examples(torch.stack([e.image for e in examples]), labels if isinstance(labels[0], str) else torch.tensor(labels), skipped)
 
-# %% ../nbs/09_data.ipynb #6bc3f7cc
+# %% ../nbs/09_data.ipynb #8b2c23e8
+def end_with(
+    parent:int, # process id of the run; 0: whatever is the parent now
+    worker:int, # number of this worker, which torch passes
+) -> None:
+    "End this worker process when its parent is gone, however early that happens."
+    parent = parent or os.getppid()
+    def watch():
+        while os.getppid() == parent: time.sleep(.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+# %% ../nbs/09_data.ipynb #4a35a75f
 def read_indexed(
     data:Dataset, # examples by index
     order:Iterator[tuple[int, int]], # positions, from `spans`
@@ -393,8 +407,10 @@ def read_indexed(
 ) -> Iterator[Examples]: # micro-batches for ever; its workers end with it
     "Batches of a data set."
     shuffled = Shuffled(len(data), seed)
+    parent = 0 if torch.multiprocessing.get_start_method() == "forkserver" else os.getpid()
     loader = DataLoader(data, batch_sampler=(shuffled.take(*span) for span in order), collate_fn=merge, num_workers=workers,
-                        pin_memory=pin and torch.cuda.is_available(), generator=torch.Generator())     # a generator of its own: nobody else's randomness moves
+                        worker_init_fn=partial(end_with, parent), pin_memory=pin and torch.cuda.is_available(),
+                        generator=torch.Generator())                               # its own: nobody else's random numbers move
     reader = iter(loader)
     try:
         for images, labels, skipped in reader: yield Examples(images, labels, tuple(map(tuple, skipped)))
@@ -494,7 +510,7 @@ class Hub(Pictures):
     def where(self, i:int) -> str: return (self.source[i][self.columns.image] or {}).get("path") or f"row {i}"
     def read(self, i:int) -> tuple[Image.Image, int|str]: return read_row(self.source[i], self.columns)
 
-# %% ../nbs/09_data.ipynb #c3fba824
+# %% ../nbs/09_data.ipynb #e4b1d8ac
 class Stream(IterableDataset):
     "A data set of the Hugging Face hub, read as it goes."
     channels, block = 3, 1000
@@ -518,18 +534,18 @@ class Stream(IterableDataset):
 
     def example(self, block:Sequence, k:int) -> Example:
         "The example at a place of a block; one that cannot be read is replaced by the next of its block."
-        return read_first(self, (*block[k:], *block[:k]), self.size)
+        return read_first(self, (block[(k + j) % len(block)] for j in range(len(block))), self.size)
 
-# %% ../nbs/09_data.ipynb #1a011422
+# %% ../nbs/09_data.ipynb #7ddee6ea
 def rows_of(
     data:Stream, # what to read
-    order:Iterable[int]|None=None, # in which order its files; None: as they are
+    order:Iterable[int]|None=None, # in which order its files; None: as they are, as always where every 20th row is held out
 ) -> Iterator[tuple[str, dict]]: # name and content of each row of the split, its picture not decoded
     "One epoch of a stream, file after file."
-    files = data.source.num_shards
-    for k in range(files) if order is None else order:
+    files, place = data.source.num_shards, count()
+    for k in range(files) if order is None or data.held is not None else order:
         for i, row in enumerate(data.source.shard(files, k)):
-            if data.held is None or (i % 20 == 19) == data.held: yield f"file {k}, row {i}", row
+            if data.held is None or (next(place) % 20 == 19) == data.held: yield f"file {k}, row {i}", row
 
 # %% ../nbs/09_data.ipynb #e142d8c5
 def walk_stream(

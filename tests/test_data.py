@@ -3,13 +3,14 @@
 import hashlib
 import io
 import itertools
+import json
 import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
 import time
+import warnings
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, REACH, RELATIONS, SHAPES, SKILLS, VOCABULARY, Example, Folder, Hub, Scenes, Stream, Texts, batches,
-                          caption, check_data, crop_square, distance, draw_scene, load_data, parse_caption, scenes)
+                          caption, check_data, crop_square, distance, draw_scene, load_data, open_picture, parse_caption, reason, scenes)
+from pixnerd.training import TrainConfig, read_log, train
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory and processes are measured through Linux's /proc")
@@ -101,6 +103,17 @@ def test_a_nasty_folder_is_read_and_what_cannot_be_read_is_listed(nasty, recwarn
     assert not recwarn.list, [str(w.message) for w in recwarn.list]
 
 
+def test_a_nasty_folder_trains_and_the_run_lists_what_could_not_be_read(nasty, tmp_path):
+    "Every example is seen; killed and continued, the list is still whole and each picture is in it once."
+    settings = dict(data=str(nasty), size=64, steps=8, batch=6, log_every=2, save_every=4, workers=2, device="cpu")
+    for step in train(TrainConfig(out=str(tmp_path/"run"), **settings)):
+        if step.step == 5: break
+    assert all(s.loss.isfinite().all() for s in train(TrainConfig(out=str(tmp_path/"run"), **settings)))
+    listed = json.loads((tmp_path/"run"/"unreadable.json").read_text())
+    assert {path.removeprefix("things/") for path in listed} == set(LISTING) and all(why in listed[f"things/{path}"] for path, why in LISTING.items())
+    assert read_log(tmp_path/"run")[-1]["unreadable"] == len(LISTING)
+
+
 def test_each_kind_of_picture_looks_as_it_should(nasty, picture):
     data = Folder(nasty, size=60)
     image = {data.where(i).removeprefix("things/")[:2]: data[i].image.int() for i in range(len(data))}
@@ -121,6 +134,22 @@ def test_replacement_is_a_function_of_the_index_alone(nasty):
     random.Random(0).shuffle(order)
     by_chance = {i: data[i] for i in order}
     assert all(torch.equal(by_chance[i].image, data[i].image) and by_chance[i].skipped == data[i].skipped for i in order)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(.2, 1.5))
+def test_damage_anywhere_gives_a_picture_or_a_reason(kind, changes, end):
+    "A file with some bytes changed, perhaps cut off: square and RGB, or refused in one line, and nothing is printed."
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(out, kind)
+    data = bytearray(out.getvalue())
+    for place, value in changes: data[int(place ** 2 * (len(data) - 1))] = value           # more of them near the beginning
+    data = bytes(data[:int(end * len(data))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try: image = crop_square(open_picture(data), 8)
+        except Exception as error: assert 0 < len(why := reason(error)) <= 200 and "\n" not in why
+        else: assert image.size == (8, 8) and image.mode == "RGB"
 
 
 def center_crop_arr(pil_image, image_size):
@@ -337,24 +366,25 @@ def test_workers_change_nothing_and_end_with_the_batches(workers):
 
 
 @LINUX
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "1 / 0"])
-def test_no_worker_outlives_its_run(end):
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "1 / 0"], ids=["killed", "error"])
+def test_no_worker_outlives_its_run(end, tmp_path):
     code = f"""
 import os, sys
 sys.path.insert(0, "tests")
 from test_data import Numbers, batches
 found = batches(Numbers(500), 4, 0, workers=2)
-next(found)
+next(found)                                             # the second worker may not even be up
 print(open(f"/proc/self/task/{{os.getpid()}}/children").read(), flush=True)
 {end}
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
-    workers = list(map(int, run.stdout.split()))
-    assert len(workers) == 2, run.stderr
+    out = tmp_path/"out"                                    # a file and not a pipe, which the workers would hold open
+    with out.open("w") as file: subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=100)
+    workers = [int(word) for word in out.read_text().splitlines()[0].split()]
+    assert len(workers) == 2, out.read_text()
     def alive(pid):
         try: return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
         except OSError: return False
-    deadline = time.monotonic() + 60                        # torch's workers look every 5 s whether their parent lives
+    deadline = time.monotonic() + 60                        # they look twice a second whether their parent lives
     while any(map(alive, workers)) and time.monotonic() < deadline: time.sleep(.05)
     assert not any(map(alive, workers))
 
@@ -432,7 +462,7 @@ def hub(tmp_path_factory):
     image, classes, text = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}, datasets.ClassLabel(names=["low", "high"]), datasets.Value("string")
     rows = [{"image": {"bytes": png(i), "path": None}, "label": int(i > 60), "caption": f"number {i}"} for i in range(120)]
     def part(some, *columns): return [{c: row[c] for c in columns} for row in some]
-    for k in range(3): save(folder/f"classes/train-{k}.parquet", part(rows[40 * k:40 * k + 40], "image", "label"), {"image": datasets.Image(), "label": classes})
+    for k, (start, end) in enumerate([(0, 37), (37, 78), (78, 120)]): save(folder/f"classes/train-{k}.parquet", part(rows[start:end], "image", "label"), {"image": datasets.Image(), "label": classes})
     save(folder/"split/train.parquet", part(rows[:90], "image", "caption"), {"image": image, "caption": text})
     save(folder/"split/validation.parquet", part(rows[90:], "image", "caption"), {"image": image, "caption": text})
     two = [{"image": r["image"], "fine": r["label"], "coarse": 1 - r["label"]} for r in rows[:30]]

@@ -104,5 +104,5 @@ def test_constraints_hold_what_settings_ask():
     lines = [line for line in (ROOT/"constraints.txt").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
     assert lines == sorted(lines, key=str.upper)
     tested = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-    for wanted in requirements("requirements", "explore_requirements", "hub_requirements", "dev_requirements"):
+    for wanted in requirements("requirements", "explore_requirements", "evaluate_requirements", "hub_requirements", "dev_requirements"):
         assert wanted.specifier.contains(tested[canonicalize_name(wanted.name)]), f"{wanted}, but {tested[canonicalize_name(wanted.name)]} was tested"

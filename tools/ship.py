@@ -14,7 +14,7 @@ import torch
 
 from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
 from pixnerd.cli import draw_images
-from pixnerd.evaluation import evaluate_digits
+from pixnerd.evaluation import evaluate_digits, fidelity_digits
 from pixnerd.samplers import RECOMMENDED
 from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
 
@@ -23,17 +23,19 @@ ROOT = Path(__file__).resolve().parent.parent
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", type=Path, help="folder of a finished run")
 parser.add_argument("name", help="name of the shipped model")
+parser.add_argument("--note", help="what else should be known of the run")
 arguments = parser.parse_args()
 
 config = json.loads((arguments.run/"config.json").read_text())
-told = [(f.name.replace("_", "-"), config[f.name]) for f in fields(TrainConfig) if f.name != "out" and config[f.name] != f.default]
+del config["out"]
+told = [(f.name.replace("_", "-"), config[f.name]) for f in fields(TrainConfig) if config.get(f.name, f.default) != f.default]
 record = {"command": " ".join(["pixnerd-train", *(f"--{'' if v is not False else 'no-'}{k}" + ("" if isinstance(v, bool) else f" {v}") for k, v in told)]), "config": config,
-          "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": json.loads((arguments.run/"made_by.json").read_text())}
+          "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": json.loads((arguments.run/"made_by.json").read_text())} | ({"note": arguments.note} if arguments.note else {})
 folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
 shutil.copy(arguments.run/"log.jsonl", folder)
 write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
 labels = [i % 10 for i in range(500)]
 images = draw_images(from_pretrained(folder), labels, **RECOMMENDED)
-metrics = evaluate_digits(images, torch.tensor(labels)) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
+metrics = evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
 write_whole(folder/"metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2) + "\n"))
 print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), json.dumps(metrics), sep="\n")

@@ -1,0 +1,202 @@
+"The dashboard as a person meets it, in Voila and in JupyterLab: every explorer appears, every control moves its picture, no error in page or kernel."
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import torch
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
+Error = playwright.Error
+
+nbformat = pytest.importorskip("nbformat", reason="the notebook tools are not installed (pip install -e '.[dev]')")
+pytest.importorskip("voila", reason="voila is not installed (pip install -e '.[dev]')")
+from notebooks import read
+from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
+
+from pixnerd import PixNerd, show
+from pixnerd.explore import EXPLORERS, Dashboard
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+
+
+@pytest.fixture
+def room(root, tmp_path):
+    "A folder with the dashboard, without its stored outputs, and a tiny checkpoint, so that every computation is short."
+    room = tmp_path/"room"
+    room.mkdir(exist_ok=True)
+    nb = read(root/"nbs/dashboard.ipynb")
+    for cell in nb.cells:
+        if cell.cell_type == "code": cell.outputs = []
+    nbformat.write(nb, room/"dashboard.ipynb")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = PixNerd.from_preset("digits", width=16, heads=2, depth=2, field_width=8, field_depth=2)
+        torch.nn.init.normal_(model.decoder.out.linear.weight, std=.3)
+    model.save_pretrained(room/"tiny")
+    return room
+
+
+@pytest.fixture
+def voila(root, room, tmp_path):
+    "A Voila server over the dashboard, as `make app` starts it; its address."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    (tmp_path/"home").mkdir(exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")} | {"HOME": str(tmp_path/"home"), "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "voila", "dashboard.ipynb", "--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser"]
+    address, log = f"http://127.0.0.1:{port}", tmp_path/"voila.log"
+
+    def up():
+        assert server.poll() is None, log.read_text()
+        try: return urlopen(f"{address}/voila/static/", timeout=5)
+        except URLError as e: return getattr(e, "code", None)    # any answer will do: the page itself would start a kernel
+        except OSError: return False
+
+    with log.open("w") as out, subprocess.Popen(command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
+        try:
+            until("Voila answers", up, 60)
+            yield address
+        finally:
+            server.terminate()
+            try: server.wait(20)
+            except subprocess.TimeoutExpired: server.kill()
+
+
+class Tab:
+    "The tab that is open: its picture, its line, and its controls by name."
+    def __init__(self, page): self.page, self.picture = page, page.locator("img.pixnerd-board:visible")
+    def line(self): return self.page.locator("[role=alert]:visible")
+    def pixels(self): return until("the picture can be read", self.read, 10)   # while it is being replaced it cannot
+
+    def read(self):
+        try: return self.picture.evaluate(PIXELS)
+        except Error: return None
+
+    def row(self, name): return self.page.locator(".widget-inline-hbox:visible", has=self.page.locator(f'.widget-label:text-is("{name.replace("_", " ")}")')).first
+
+    def appears(self, what):
+        def there(): return self.picture.count() == 1 and self.picture.evaluate("i => !i.hidden && i.naturalWidth > 100")
+        until(f"{what} appears", there, 60)
+        seen = []
+
+        def settled():                                       # it is drawn as it is computed: wait for the last
+            self.page.wait_for_timeout(250)
+            seen.append(self.pixels())
+            return len(seen) > 1 and seen[-1] == seen[-2]
+        until(f"{what} is complete", settled, 60)
+        assert not self.line().count(), self.line().inner_text()
+
+    def move(self, name, control):
+        "Move one control as hands do, and wait until the picture is another."
+        row, before = self.row(name), self.pixels()
+        if isinstance(control, show.Slider | show.Choice) or type(control).__name__ == "Span":
+            handle = row.locator(".noUi-handle").first
+            handle.focus()
+            last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+            for _ in range(3): self.page.keyboard.press("ArrowLeft" if last else "ArrowRight")
+        elif type(control).__name__ == "Menu":
+            now = row.locator("select").evaluate("s => s.value")
+            row.locator("select").select_option(next(v for v in control.values if v != now))
+        else:
+            row.locator("input").fill({"classes": "7, 2", "seed": "3"}[name])
+            row.locator("input").press("Enter")
+        try: until(f"{name} moves the picture", lambda: self.pixels() != before, 60)
+        except AssertionError as e: raise AssertionError(f"{e}; the line says {self.page.locator('.widget-html:visible').all_inner_texts()}") from None
+        assert not self.line().count(), f"{name}: {self.line().inner_text()}"
+
+
+def watch(page):
+    "Collects what the page complains about, less what it cannot load without a network."
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" and "net::ERR" not in m.text and "404" not in m.text else None)
+    return errors
+
+
+def open_tab(page, name): page.locator(".lm-TabBar-tab:visible", has_text=name).first.click()
+
+
+@pytest.mark.timeout(600)                                   # a busy machine, not a slow page
+def test_voila_every_control_moves_its_picture(voila, page, room):
+    errors, tab, tiny = watch(page), Tab(page), Dashboard(room/"tiny")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(voila)
+    tab.appears("Denoise, with the digits")
+    source = page.locator("input[type=text]:visible").first
+    before = tab.pixels()
+    source.fill("nowhere")
+    source.press("Enter")
+    until("a missing checkpoint is one line", lambda: page.locator("[role=alert]:visible").count() == 1, 30)
+    assert "no model 'nowhere'" in tab.line().inner_text() and tab.pixels() == before
+    source.fill("tiny")
+    source.press("Enter")
+    until("the other checkpoint is shown", lambda: not tab.line().count() and tab.picture.count() == 1 and tab.picture.evaluate("i => i.naturalWidth > 100") and tab.pixels() != before, 60)
+    first = {"Denoise": ["method"], "Field": ["view"], "Samplers": ["most"]}            # `order` is Adams' alone; fewer runs are faster
+    for name in EXPLORERS:
+        open_tab(page, name)
+        tab.appears(name)
+        explorer = tiny.explorer(name)
+        controls = explorer.controls(explorer.settings)
+        if name == "Denoise":
+            tab.move("method", controls["method"])
+            tab.row("method").locator("select").select_option("adams")
+        if name == "Field": tab.row("view").locator("select").select_option("blend")    # where the donor counts
+        for control in [c for c in controls if c not in first.get(name, [])]:
+            if control == "order": until("adams is drawn", lambda: page.locator(".widget-html:visible", has_text="play").count(), 30)
+            if name == "Field" and control == "block":
+                tab.row("view").locator("select").select_option("weights")              # where the field block counts
+            tab.move(control, controls[control])
+            if name == "Field" and control == "block": tab.row("view").locator("select").select_option("blend")
+        if name == "Samplers": tab.move("most", controls["most"])
+    open_tab(page, "Training")
+    until("a missing run is one line", lambda: tab.line().count() == 1, 30)
+    assert "no run in '../runs/train': no config.json there" in tab.line().inner_text()
+    assert not errors, errors[:3]
+
+
+@pytest.mark.timeout(600)
+def test_lab_every_explorer_appears_and_answers(lab, room, page):
+    errors, tab = watch(page), Tab(page)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{lab}/lab/workspaces/t/tree/dashboard.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    until("the kernel is up", lambda: page.evaluate(IDLE), 60)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator('[data-command="runmenu:run-all"]').click()
+    tab.appears("Denoise")
+
+    before = tab.pixels()
+    tab.picture.focus()
+    page.keyboard.press("ArrowRight")                       # the picture hears keys
+    until("a key moves the picture", lambda: tab.pixels() != before, 30)
+    before = tab.pixels()
+    box = tab.picture.bounding_box()
+    tab.picture.click(position={"x": .045 * box["width"], "y": .7 * box["height"]})     # and clicks: the first of the small states
+    until("a click moves the picture", lambda: tab.pixels() != before, 30)
+    until("moment follows the click", lambda: tab.row("moment").locator(".widget-readout").inner_text() == "0", 30)
+    before = tab.pixels()
+    page.locator("button:visible", has=page.locator(".fa-play")).first.click()
+    until("play moves the picture", lambda: tab.pixels() != before, 30)
+    page.locator("button:visible", has=page.locator(".fa-stop, .fa-pause")).first.click()
+    page.get_by_role("button", name="copy as code").locator("visible=true").click()
+    until("the code is on the clipboard", lambda: "DenoisingExplorer('digits').picture(classes='3'" in page.evaluate("() => navigator.clipboard.readText()"), 30)
+    for kind, head in (("PNG", b"\x89PNG"), ("CSV", b"step,t,")):
+        with page.expect_download() as download: page.locator("button:visible", has_text=kind).click()
+        assert download.value.suggested_filename == f"DenoisingExplorer.{kind.lower()}" and download.value.path().read_bytes().startswith(head)
+
+    source = page.locator(".jp-OutputArea-output input[type=text]:visible").first
+    source.fill("tiny")
+    source.press("Enter")
+    for name, control in (("Samplers", "chosen"), ("Field", "patch"), ("Encodings", "moment"), ("Tokens", "token"), ("Resolution", "patch")):
+        open_tab(page.locator(".jp-OutputArea-output"), name)
+        tab.appears(name)
+        tab.move(control, show.Slider(0, 1, 0))
+    assert not [e for cell in page.evaluate(CELLS) for e in cell["errors"]] and not errors, errors[:3]
