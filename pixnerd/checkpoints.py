@@ -152,7 +152,7 @@ def official_block(
     for a, b in (("attention.out", "attn.proj"), ("modulation", "adaLN_modulation.0")): names[f"{ours}.{a}.bias"] = (f"{theirs}.{b}.bias",)
     return names
 
-# %% ../nbs/06_checkpoints.ipynb #01add045
+# %% ../nbs/06_checkpoints.ipynb #6d8df22f
 def config_from_official(
     arguments:Mapping, # arguments of the published constructor
     **overrides, # fields the arguments do not tell, for example `image_size`
@@ -165,6 +165,7 @@ def config_from_official(
             c |= dict(depth=a["num_encoder_blocks"], field_depth=a["num_decoder_blocks"], field_width=a["decoder_hidden_size"],
                       hidden=4 * a["hidden_size"], rotary_extent=None, num_classes=0, text_width=a["txt_embed_dim"],
                       text_tokens=a["txt_max_length"], text_depth=a["num_text_blocks"],
+                      text_encoder="Qwen/Qwen3-1.7B" if a["txt_embed_dim"] == 2048 else "",
                       encoding="separable-cosine", normalise=("W1",), output_norm=False)
         else: c |= dict(depth=a["num_cond_blocks"], field_depth=a["num_blocks"] - a["num_cond_blocks"], field_width=a["hidden_size_x"],
                         field_ratio=a["nerf_mlpratio"], num_classes=a["num_classes"])

@@ -9,11 +9,11 @@ __all__ = ['INCEPTION', 'METRICS', 'digit_judge', 'judge', 'accuracy', 'spread',
            'open_folder', 'read_npz', 'as_picture', 'open_npz', 'as_bytes', 'open_images', 'extract', 'Statistics',
            'gather', 'save_statistics', 'open_statistics', 'Reference', 'open_reference', 'check_pair',
            'check_statistics', 'score', 'measure', 'Team', 'write_image', 'draw_missing', 'draw_batch', 'fingerprint',
-           'digest', 'check_samples', 'hold', 'open_samples', 'sample_paths', 'draw_samples', 'write_npz',
-           'write_sheet', 'finish_samples', 'read_geneval', 'read_dpg', 'TextPainter', 'draw_geneval', 'draw_dpg',
-           'source_commit', 'differences', 'compare_results', 'fidelity_digits']
+           'digest', 'check_samples', 'hold', 'open_samples', 'sample_paths', 'check_labels', 'draw_samples',
+           'write_npz', 'write_sheet', 'finish_samples', 'read_geneval', 'read_dpg', 'TextPainter', 'draw_geneval',
+           'draw_dpg', 'source_commit', 'differences', 'compare_results', 'fidelity_digits']
 
-# %% ../nbs/12_evaluation.ipynb #87d65791
+# %% ../nbs/12_evaluation.ipynb #a17effc8
 import hashlib
 import json
 import os
@@ -40,7 +40,7 @@ import pixnerd
 from .alignment import load_reader
 from .checkpoints import write_whole
 from .data import DATASETS, SPLITS, crop_square, digits, is_picture, load_data, open_picture, reason, shrink, walk
-from .model import PixNerd
+from .model import PixNerd, PixNerdConfig
 from .patches import to_signed, to_uint8
 from .samplers import denoise, make_noise
 from .training import option
@@ -655,34 +655,50 @@ def open_samples(
                 shutil.rmtree(folder/"images"), path.unlink()
                 for p in made: p.rmdir()
 
-# %% ../nbs/12_evaluation.ipynb #afdb31a1
+# %% ../nbs/12_evaluation.ipynb #25806274
 def sample_paths(
     folder:Path, # of samples
-    labels:Sequence[int], # class of each image
-) -> list[Path]: # `images/000012-class7.png` …
+    labels:Sequence[int|str], # class or prompt of each image
+) -> list[Path]: # `images/000012-class7.png` …; `images/000012.png` for a prompt
     "The file of each sample."
-    return [folder/"images"/f"{i:06d}-class{label}.png" for i, label in enumerate(labels)]
+    return [folder/"images"/(f"{i:06d}.png" if isinstance(label, str) else f"{i:06d}-class{label}.png") for i, label in enumerate(labels)]
 
-# %% ../nbs/12_evaluation.ipynb #f83fb73a
+# %% ../nbs/12_evaluation.ipynb #fb4ecfeb
+def check_labels(
+    labels:Sequence[int|str], # what is wanted of each image
+    config:PixNerdConfig, # of the model that is to draw them
+    encode:Callable|None, # what encodes prompts
+) -> None: # raises `ValueError`
+    "Refuse what the model cannot draw."
+    if not labels: raise ValueError("labels must name at least one image")
+    if config.text_width:
+        if not all(isinstance(label, str) for label in labels): raise ValueError("labels must be prompts (str): the model is conditioned on text")
+        if encode is None: raise ValueError("a text model needs an encoder for its prompts: encode=...")
+    elif not all(isinstance(label, int) and 0 <= label < config.num_classes for label in labels):
+        raise ValueError(f"labels must be classes 0 to {config.num_classes - 1}, got {next(k for k in labels if not (isinstance(k, int) and 0 <= k < config.num_classes))!r}")
+
+# %% ../nbs/12_evaluation.ipynb #627269f4
 def draw_samples(
-    model:PixNerd, # a class model
-    labels:Sequence[int], # class of each image; image i starts from noise (seed, i)
+    model:PixNerd, # a class or text model
+    labels:Sequence[int|str], # class or prompt of each image; image i starts from noise (seed, i)
     out:str|Path, # folder to fill, or to go on with
     seed:int=0, # start of all randomness
     batch:int=100, # images at a time: decides the memory, and the last bit of an image
     size:int|None=None, # side of the images; None: as trained
     team:Team|None=None, # who shares the work, and on which device; None: this process, on the CPU
     about:Mapping|None=None, # more for `settings.json`, that must not differ either
+    encode:Callable[[list[str]], Tensor]|None=None, # of a text model: prompts -> (B, L, D)
     **sampler, # method, steps, guidance_scale …: see `samplers.denoise`
 ) -> Iterator[int]: # how many images there are, after every batch; raises `ValueError` for another folder's contents
     "Fill a folder with samples; do it again to continue."
     c, team, labels = model.config, team or Team(), list(labels)
-    if not labels or not 0 <= min(labels) <= max(labels) < c.num_classes: raise ValueError(f"labels must be classes 0 to {c.num_classes - 1}, and at least one")
-    settings = {**(about or {}), "weights": fingerprint(model), "images": len(labels), "labels": digest(",".join(map(str, labels))),
+    check_labels(labels, c, encode)
+    settings = {**(about or {}), "weights": fingerprint(model), "images": len(labels), "labels": digest(("\n" if c.text_width else ",").join(map(str, labels))),
                 "seed": seed, "batch": batch, "size": size or c.image_size, **sampler, "pixnerd": pixnerd.__version__}
     def draw(numbers:range) -> Tensor:
-        cond = torch.tensor([labels[i] for i in numbers], device=team.device)
-        return draw_batch(model, numbers, cond, torch.full_like(cond, c.num_classes), seed, size, **sampler)
+        wanted = [labels[i] for i in numbers]
+        cond, null = (encode(wanted), encode([""])) if c.text_width else (torch.tensor(wanted), torch.tensor([c.num_classes]))
+        return draw_batch(model, numbers, cond.to(team.device), null.expand_as(cond).to(team.device), seed, size, **sampler)
     denoise(model, torch.zeros(1, 1, 1, 1), *torch.zeros(2, 1, dtype=torch.long), **sampler)   # a request that cannot be sampled is refused before a folder is made
     with open_samples(out, settings, team) as folder:
         paths = sample_paths(folder, labels)
@@ -721,10 +737,10 @@ def write_sheet(
     sheet = Image.fromarray(tile(images, zoom=max(1, 64 // images[0].shape[-1]), cols=min(cols, len(images))))
     write_whole(path, lambda temporary: sheet.save(temporary, "PNG"))
 
-# %% ../nbs/12_evaluation.ipynb #9d7fbc8f
+# %% ../nbs/12_evaluation.ipynb #bff40a33
 def finish_samples(
     folder:Path, # filled by `draw_samples`
-    labels:Sequence[int], # class of each image
+    labels:Sequence[int|str], # class or prompt of each image
     record:Mapping, # what to say of them, in `samples.json`
     npz:bool=False, # also pack them into `samples.npz`
     keep:bool=True, # keep the single files; False: the `.npz` alone stays
@@ -734,7 +750,8 @@ def finish_samples(
     files, packed = sample_paths(folder, labels), folder/"samples.npz"
     if (folder/"images").is_dir():
         if not (folder/"samples.png").is_file(): write_sheet(folder/"samples.png", files, cols)
-        if npz and not packed.is_file(): write_npz(packed, files, labels)
+        if npz and not packed.is_file(): write_npz(packed, files, None if isinstance(labels[0], str) else labels)
+    if isinstance(labels[0], str): write_whole(folder/"prompts.txt", lambda path: path.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8"))
     if not (folder/"samples.json").is_file(): write_record(folder/"samples.json", record)
     if not keep and packed.is_file(): shutil.rmtree(folder/"images", ignore_errors=True)
 

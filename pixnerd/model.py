@@ -18,7 +18,7 @@ from .neural_field import ENCODINGS, LinearHead, make_field
 from .patches import patch_grid, patchify, unpatchify
 from .transformer import Block, Linear, RMSNorm, TimeEmbedding, rotary_table
 
-# %% ../nbs/05_model.ipynb #5c01e8ce
+# %% ../nbs/05_model.ipynb #f2c78ae9
 @dataclass(frozen=True)
 class PixNerdConfig:
     "Everything that decides a model's shape; saved beside every checkpoint."
@@ -34,6 +34,7 @@ class PixNerdConfig:
     text_width:int = 0              # width of the encoded text; 0 for a class model
     text_tokens:int = 0             # most text tokens the model takes
     text_depth:int = 0              # blocks that refine the text
+    text_encoder:str = ""           # what encodes its text: "words", a hub id or a folder; see `text_to_image.load_text_encoder`
     head:str = "field"              # "field", or "linear": the baseline without a field
     field_width:int = 64            # field width h
     field_ratio:int = 2             # the generated MLP is h -> ratio * h -> h
@@ -81,17 +82,19 @@ def check_choices(
         raise ValueError(f"either num_classes or text_width must be set, got {c.num_classes} and {c.text_width}")
     if c.text_width and not c.text_tokens: raise ValueError("text_tokens must be at least 1 for a text model, got 0")
 
-# %% ../nbs/05_model.ipynb #70062315
+# %% ../nbs/05_model.ipynb #c9f63485
 PRESETS:dict[str, PixNerdConfig] = {
     "L/16":        PixNerdConfig(width=1024, heads=16, depth=22, field_depth=2),
     "XL/16":       PixNerdConfig(width=1152, heads=16, depth=26, field_depth=4),
     "XXL/16-text": PixNerdConfig(width=1536, heads=24, depth=16, field_depth=2, hidden=6144, rotary_extent=None,
-                                 num_classes=0, text_width=2048, text_tokens=128, text_depth=4,
+                                 num_classes=0, text_width=2048, text_tokens=128, text_depth=4, text_encoder="Qwen/Qwen3-1.7B",
                                  encoding="separable-cosine", normalise=("W1",), output_norm=False),
     **{f"S/{p}":   PixNerdConfig(width=384, heads=6, depth=11, field_depth=1, patch=p, image_size=16 * p) for p in (2, 4, 8, 16)},
     **{f"B/{p}":   PixNerdConfig(width=768, heads=12, depth=11, field_depth=1, patch=p, image_size=16 * p) for p in (2, 4, 8, 16)},
     "digits":      PixNerdConfig(width=128, heads=4, depth=4, field_depth=1, patch=8, image_size=32, channels=1,
                                  num_classes=10, field_width=32),
+    "scenes":      PixNerdConfig(width=128, heads=4, depth=6, field_depth=1, patch=8, image_size=32, num_classes=0, text_width=39,
+                                 text_tokens=12, text_depth=1, text_encoder="words", field_width=32),
 }
 
 # %% ../nbs/05_model.ipynb #d97bd46c

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['RANGES', 'CHOICES', 'option', 'Task', 'Learning', 'Keeping', 'TrainConfig', 'check_run', 'check_tracker',
            'pick_device', 'read_recipe', 'provenance', 'cpu_name', 'Batch', 'draw', 'part', 'Average', 'Guard',
-           'recompute_blocks', 'make_model', 'shard', 'pick_precision', 'State', 'learning_rate', 'TrainStep', 'losses',
-           'exchange', 'move', 'train_step', 'latest_checkpoint', 'gathered', 'as_stored', 'averaged_model',
-           'save_checkpoint', 'load_checkpoint', 'read_run', 'changes', 'check_folder', 'open_run', 'lock_run',
-           'step_of', 'Log', 'note', 'pending', 'write_line', 'peak_memory', 'train', 'steps_of', 'check_patience',
-           'sheet_conditions', 'save_samples', 'read_log', 'show_loss']
+           'recompute_blocks', 'fit_condition', 'make_model', 'shard', 'pick_precision', 'State', 'learning_rate',
+           'TrainStep', 'losses', 'exchange', 'move', 'train_step', 'latest_checkpoint', 'gathered', 'as_stored',
+           'averaged_model', 'save_checkpoint', 'load_checkpoint', 'read_run', 'changes', 'check_folder', 'open_run',
+           'lock_run', 'step_of', 'Log', 'note', 'pending', 'write_line', 'peak_memory', 'train', 'steps_of',
+           'check_patience', 'sheet_conditions', 'save_samples', 'read_log', 'show_loss']
 
-# %% ../nbs/11_training.ipynb #ce5d5dda
+# %% ../nbs/11_training.ipynb #0347b236
 import json
 import math
 import os
@@ -39,9 +39,9 @@ from .alignment import Aligned, alignment_loss, load_encoder
 from .checkpoints import from_pretrained, save_pretrained, write_whole
 from .data import batches, check_data, load_data, mix
 from .flow import interpolate, sample_time, velocity_error
-from .model import PRESETS, PixNerd
+from .model import PRESETS, PixNerd, PixNerdConfig
 from .patches import to_signed
-from .samplers import RECOMMENDED, make_noise, sample
+from .samplers import RECOMMENDED, RECOMMENDED_TEXT, make_noise, sample
 from .show import Picture, new_figure, tile
 
 # %% ../nbs/11_training.ipynb #447ac15c
@@ -53,16 +53,17 @@ def option(
     "A setting with its description."
     return field(default=default, metadata={"help": help, "free": free})
 
-# %% ../nbs/11_training.ipynb #7e14587f
+# %% ../nbs/11_training.ipynb #4ac5e7b1
 @dataclass(frozen=True)
 class Task:
     "What is trained on what."
     out:str = option("runs/train", "folder of the run; an existing run in it is continued", free=True)
     data:str = option("digits", "data set to learn from: a name, a folder, hub:OWNER/NAME or stream:OWNER/NAME")
     size:int = option(0, "side of the images in pixels; 0: the preset's")
-    preset:str = option("digits", f"size of the model: {', '.join(PRESETS)}")
+    cond:str = option("auto", "what steers the model: class, text, or auto: whichever the data have")
+    preset:str = option("", f"size of the model: {', '.join(PRESETS)}; none: digits, or scenes with captions")
     start_from:str = option("", "model to fine-tune: shipped name, folder, published file or hub id; it replaces the preset")
-    text:str = option("", "frozen text encoder of a text model: hub id or folder")
+    text:str = option("", "text encoder of a text model: words, a hub id or a folder; none: the preset's")
     seed:int = option(0, "start of all randomness")
     device:str = option("auto", "auto, cpu or cuda", free=True)
 
@@ -105,21 +106,22 @@ class Keeping:
     track:str = option("", "also log to a tracker that accelerate knows, such as tensorboard", free=True)
     resume_changed:bool = option(False, "continue a run although its settings changed", free=True)
 
-# %% ../nbs/11_training.ipynb #5f6c89cf
+# %% ../nbs/11_training.ipynb #c5bb26d0
 @dataclass(frozen=True)
 class TrainConfig(Keeping, Learning, Task):
     "Everything that decides a training run."
     def __post_init__(self):
         object.__setattr__(self, "out", os.fspath(self.out))
+        if not self.preset: object.__setattr__(self, "preset", "scenes" if self.cond == "text" or self.data == "scenes" else "digits")
         check_run(self)
 
-# %% ../nbs/11_training.ipynb #5486df95
+# %% ../nbs/11_training.ipynb #5cf5c3f4
 RANGES:dict[str, tuple[float, float]] = { # setting -> smallest value, and a bound it stays below
     **dict.fromkeys("steps batch accumulate patience save_every keep log_every align_block".split(), (1, 2 ** 63)),
     **dict.fromkeys("size warmup weight_decay clip spike align_weight workers seed samples_every".split(), (0, 2 ** 63)),
     **dict.fromkeys("label_drop ema beta2".split(), (0, 1)), "lr": (1e-12, 1e3), "time_shift": (1e-6, 1e6)}
 CHOICES:dict[str, tuple[str, ...]] = { # setting -> what it may be
-    "preset": tuple(PRESETS), "times": ("logit-normal", "uniform"), "precision": ("auto", "fp32", "bf16", "fp16")}
+    "cond": ("auto", "class", "text"), "preset": tuple(PRESETS), "times": ("logit-normal", "uniform"), "precision": ("auto", "fp32", "bf16", "fp16")}
 
 # %% ../nbs/11_training.ipynb #74de6862
 def check_run(
@@ -280,17 +282,35 @@ def recompute_blocks(
     from torch.utils.checkpoint import checkpoint
     for block in model.blocks: block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
-# %% ../nbs/11_training.ipynb #9a92087b
+# %% ../nbs/11_training.ipynb #e8a9f961
+def fit_condition(
+    config:TrainConfig, # cond, text; preset or start_from, for what is said
+    shape:PixNerdConfig, # of the preset, or of the model to start from
+    num_classes:int, # of the data; 0: captions
+    null:Tensor|None, # (L, D) the empty text as the run's encoder gives it; None: it has none
+) -> PixNerdConfig: # a fresh model takes the form its text encoder needs; raises `ValueError` where model, data and encoder do not fit
+    "The configuration with the condition that data and encoder bring."
+    brings, name = "classes" if num_classes else "captions", config.start_from or f"preset {config.preset}"
+    if config.cond == ("class" if brings == "captions" else "text"): raise ValueError(f"cond {config.cond} cannot be had: data {config.data} has {brings}")
+    if brings == "captions" and config.text and null is not None and not config.start_from:
+        shape = replace(shape, num_classes=0, text_width=null.shape[1], text_tokens=null.shape[0], text_depth=shape.text_depth or 2, text_encoder=config.text)
+    if bool(shape.text_width) != (brings == "captions"): raise ValueError(f"{name} is a {'text' if shape.text_width else 'class'} model, and data {config.data} has {brings}"
+        + ("" if shape.text_width else ": name a text encoder (text) to train a text model of this size"))
+    if shape.text_width and null is None: raise ValueError("a text model needs an encoder for its captions: train(config, encode=...)")
+    if shape.text_width and (shape.text_width != null.shape[1] or shape.text_tokens < null.shape[0]):
+        raise ValueError(f"{name} reads at most {shape.text_tokens} text tokens of width {shape.text_width}, and the text encoder gives {null.shape[0]} of width {null.shape[1]}")
+    return shape
+
+# %% ../nbs/11_training.ipynb #16c2059e
 def make_model(
     config:TrainConfig, # preset or start_from, size, seed
     base:PixNerd|None, # the model of `start_from`, or None; its weights are taken, not copied
     channels:int, # of the data
     num_classes:int, # of the data; 0: captions
+    null:Tensor|None=None, # (L, D) the empty text as the run's encoder gives it
 ) -> PixNerd: # on the CPU; raises `ValueError` where model and data do not fit
     "The model a run starts from."
-    shape = base.config if base else PRESETS[config.preset]
-    if bool(shape.text_width) != (num_classes == 0):
-        raise ValueError(f"{config.start_from or f'preset {config.preset}'} is a {'text' if shape.text_width else 'class'} model, and data {config.data} has {'classes' if num_classes else 'captions'}")
+    shape = fit_condition(config, base.config if base else PRESETS[config.preset], num_classes, null)
     shape = replace(shape, image_size=config.size or shape.image_size)
     if base:
         for name, found in (("channels", channels), ("num_classes", num_classes)):
@@ -420,7 +440,7 @@ def move(
     state.average.update(state.raw)
     return norm, good
 
-# %% ../nbs/11_training.ipynb #fe864976
+# %% ../nbs/11_training.ipynb #ae23ce56
 def train_step(
     state:State, # the run; changed in place
     parts:Iterator, # endless (images, labels, skipped), `config.accumulate` of them a step
@@ -433,7 +453,7 @@ def train_step(
     for i in range(c.accumulate):
         images, labels, unread = next(parts)
         x = images.to(a.device, non_blocking=True)
-        cond = encode(labels) if encode else labels.to(a.device, non_blocking=True)
+        cond = (encode(labels) if encode else labels).to(a.device, non_blocking=True)
         batch = draw(to_signed(x) if x.dtype == torch.uint8 else x, cond, state.null, c, state.step, a.process_index * share + i * share // c.accumulate)
         with exchange(state, now=i == c.accumulate - 1):
             flow, alignment = losses(state, batch)
@@ -693,7 +713,7 @@ def peak_memory(
     except ImportError: return 0.           # not on Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform != "darwin" else 30)
 
-# %% ../nbs/11_training.ipynb #763166a1
+# %% ../nbs/11_training.ipynb #4d471d6b
 def train(
     config:TrainConfig, # what to do
     encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D) encoded text, on the device; `[""]` is the unconditional input
@@ -702,13 +722,14 @@ def train(
     check_data(config.data), check_folder(config)
     base = from_pretrained(latest_checkpoint(config.start_from) or config.start_from) if config.start_from else None
     data = load_data(config.data, "train", config.size or (base.config if base else PRESETS[config.preset]).image_size)
-    model = make_model(config, base, data.channels, len(data.names or ()))
-    if model.config.text_width and encode is None: raise ValueError("a text model needs an encoder for its captions: train(config, encode=...)")
+    null = encode([""])[0] if encode else None
+    model = make_model(config, base, data.channels, len(data.names or ()), null)
+    encode = encode if model.config.text_width else None
     lock = lock_run(config.out) if os.environ.get("RANK", "0") == "0" else None
     try:
         state = State(config, model)
         state.lock, a = lock, state.accelerator
-        state.null = encode([""])[0] if encode else torch.tensor(model.config.num_classes, device=a.device)
+        state.null = null.to(a.device) if model.config.text_width else torch.tensor(model.config.num_classes, device=a.device)
         if config.samples_every: state.sheet = sheet_conditions(state, data, encode)
         parts = batches(data, config.batch, config.seed, 0, a.process_index, a.num_processes, config.accumulate)    # refuses what cannot be divided
         log = Log(state, open_run(state))
@@ -754,7 +775,7 @@ def check_patience(
         raise ValueError(f"training stopped at step {state.step}: {row} steps in a row were skipped, because their gradients were not finite or {state.config.spike:g} times "
                          f"the usual norm of {float(state.guard.usual):.3g}. The weights are those before them; lower lr, or look at the data")
 
-# %% ../nbs/11_training.ipynb #b9c3b45b
+# %% ../nbs/11_training.ipynb #f60f2fa8
 def sheet_conditions(
     state:State, # the run
     data, # its data set or stream
@@ -762,11 +783,11 @@ def sheet_conditions(
     count:int=16, # images on a sheet
 ) -> Tensor: # (count,) class ids, or (count, L, D) encoded captions
     "What the sheets of a run show."
-    if encode: return encode([e.label for e in islice(iter(data), count)])
+    if encode: return encode([e.label for e in islice(iter(data), count)]).to(state.accelerator.device)
     classes = state.raw.config.num_classes
     return torch.arange(count, device=state.accelerator.device) * max(1, classes // count) % classes
 
-# %% ../nbs/11_training.ipynb #e2853783
+# %% ../nbs/11_training.ipynb #5fdb9c0f
 def save_samples(
     state:State, # the run; every process must ask
 ) -> None: # writes `samples/step-000500.png`
@@ -776,7 +797,7 @@ def save_samples(
     if not state.accelerator.is_main_process: return
     noise = make_noise(range(len(state.sheet)), (c.channels, c.image_size, c.image_size), state.config.seed).to(device)
     with torch.autocast(device.type, state.dtype, enabled=state.dtype is not torch.float32):
-        images = sample(model, noise, state.sheet, state.null.expand_as(state.sheet), **RECOMMENDED)
+        images = sample(model, noise, state.sheet, state.null.expand_as(state.sheet), **(RECOMMENDED_TEXT if c.text_width else RECOMMENDED))
     folder = Path(state.config.out)/"samples"
     folder.mkdir(exist_ok=True)
     sheet = Image.fromarray(tile(list(images.float().cpu()), zoom=max(1, 64 // c.image_size), cols=8))
