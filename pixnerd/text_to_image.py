@@ -31,7 +31,7 @@ def check_texts(
         if not isinstance(text, str): raise ValueError(f"texts must be str, got {type(text).__name__} {text!r} at place {i}")
     return list(texts)
 
-# %% ../nbs/14_text_to_image.ipynb #5e960730
+# %% ../nbs/14_text_to_image.ipynb #3de2452f
 class WordEncoder:
     "One-hot words of a closed vocabulary; the model's first text layer is their trainable table."
     def __init__(self,
@@ -43,9 +43,8 @@ class WordEncoder:
     def __call__(self,
         texts:Sequence[str], # words, separated by blanks
     ) -> Tensor: # (B, tokens, width); raises `ValueError` listing the words it does not know
-        numbers = torch.zeros(len(texts), self.tokens, dtype=torch.long)
-        for row, words in zip(numbers, self.split(texts)): row[:len(words)] = torch.tensor([self.number[w] for w in words], dtype=torch.long)
-        return nn.functional.one_hot(numbers, self.width).float()
+        numbers = [[self.number[w] for w in words] + [0] * (self.tokens - len(words)) for words in self.split(texts)]
+        return nn.functional.one_hot(torch.tensor(numbers, dtype=torch.long).view(-1, self.tokens), self.width).float()
 
     def split(self, texts:Sequence[str]) -> list[list[str]]:
         "The words of each text, at most `tokens` of them."
