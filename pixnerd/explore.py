@@ -67,7 +67,7 @@ class Subject:
     @property
     def device(self) -> torch.device: return next(self.model.parameters()).device
 
-# %% ../nbs/13_explore.ipynb #c550d66c
+# %% ../nbs/13_explore.ipynb #a89f54f7
 def open_subject(
     model:PixNerd|Subject|str|Path, # a model, one that was taken before, or what `from_pretrained` takes
     encode:Callable|None=None, # of a text model: `encode(texts)` gives (B, L, text_width)
@@ -76,7 +76,7 @@ def open_subject(
     if isinstance(model, Subject): return replace(open_subject(model.model, encode or model.encode), source=model.source)
     source = "model" if isinstance(model, PixNerd) else repr(str(model))
     original = model if isinstance(model, PixNerd) else from_pretrained(model)
-    with torch.device("meta"): private = PixNerd(original.config)
+    with torch.device("meta"): private = PixNerd(original.config, field_impl="plain")     # one module after the other, as the lenses listen to them
     private.load_state_dict(original.state_dict(), assign=True)
     return Subject(private.eval().requires_grad_(False), source, encode)
 
@@ -1711,20 +1711,22 @@ def press(
 # %% ../nbs/13_explore.ipynb #8fb6f905
 EXPLORERS:dict[str, Callable] = {"Denoise": DenoisingExplorer, "Samplers": SamplerLab, "Field": FieldLens, "Encodings": EncodingLab, "Tokens": TokenLens, "Resolution": ResolutionLab}
 
-# %% ../nbs/13_explore.ipynb #722a9716
+# %% ../nbs/13_explore.ipynb #cba91575
 class Dashboard:
     "Every explorer over one model, in tabs."
     def __init__(self,
         model:PixNerd|str|Path="digits", # a model, or what `from_pretrained` takes
         encode:Callable|None=None, # of a text model: `encode(texts)` gives (B, L, text_width)
         runs:str="runs/train", # folder of a run to watch
+        encoder_of:Callable[[PixNerd], Callable]|None=None, # finds a text model's encoder, for checkpoints that are opened later: `text_to_image.encoder_of`
     ):
-        self.runs, self.views, self.tabs = runs, {}, None
+        self.runs, self.views, self.tabs, self.encoder_of = runs, {}, None, encoder_of
         self.load(model, encode)
 
     def load(self, model, encode=None) -> None:
         "Take another model; raises `FileNotFoundError` or `ValueError`, and then keeps the one before."
         subject = open_subject(model, encode)
+        if subject.model.config.text_width and subject.encode is None and self.encoder_of: subject = replace(subject, encode=self.encoder_of(subject.model))
         self.subject, self.views = subject, {}
 
     def explorer(self, name:str) -> Explorer: return TrainingMonitor(self.runs) if name == "Training" else EXPLORERS[name](self.subject)

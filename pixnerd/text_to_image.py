@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_texts', 'WordEncoder', 'warn_of_cut', 'load_language_model', 'LanguageEncoder', 'identity', 'Kept', 'read_kept',
-           'load_text_encoder', 'check_encoder', 'read_prompts']
+           'load_text_encoder', 'encoder_of', 'check_encoder', 'read_prompts']
 
 # %% ../nbs/14_text_to_image.ipynb #ea0ff30b
 import hashlib
@@ -173,6 +173,13 @@ def load_text_encoder(
         encoder = Kept(encoder) if keep else encoder
     if model: check_encoder(encoder, name, model.config)
     return encoder
+
+# %% ../nbs/14_text_to_image.ipynb #da75874b
+def encoder_of(
+    model:PixNerd, # a text model
+) -> Callable[[Sequence[str]], Tensor]: # texts -> (B, L, D); raises `ValueError` where it cannot be had
+    "The text encoder a model was trained with."
+    return load_text_encoder(model.config.text_encoder, model, next(model.parameters()).device)
 
 # %% ../nbs/14_text_to_image.ipynb #9677ba46
 def check_encoder(
