@@ -1,7 +1,8 @@
 """Put a trained run into the package: `python tools/ship.py runs/digits digits` writes pixnerd/weights/digits/.
 
 The weights are the run's averaged ones in half precision. Beside them, `training.json` and `log.jsonl` say what made them and
-`metrics.json` how good 500 of their samples are, drawn from the files as they are shipped.
+`metrics.json` how good some hundred of their samples are, drawn from the files as they are shipped: digits by an independent judge,
+scenes by six skills on compositions that were held out.
 """
 
 import argparse
@@ -14,11 +15,29 @@ import torch
 
 from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
 from pixnerd.cli import draw_images
-from pixnerd.evaluation import evaluate_digits, fidelity_digits
-from pixnerd.samplers import RECOMMENDED
+from pixnerd.evaluation import TextPainter, evaluate_digits, fidelity_digits
+from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
+from pixnerd.text_to_image import encoder_of, scene_prompts, score_scenes
 from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+
+def judge_digits(model) -> dict:
+    "What an independent judge makes of 500 digits."
+    labels = [i % 10 for i in range(500)]
+    images = draw_images(model, labels, **RECOMMENDED)
+    return evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images)
+
+
+def judge_text(model, count: int = 50) -> dict:
+    "Six skills on held-out compositions, one picture a prompt."
+    prompts, painter = scene_prompts(count, "held-out"), TextPainter(model, encoder_of(model), RECOMMENDED_TEXT)
+    texts = [text for some in prompts.values() for text in some]
+    images = torch.cat([painter(texts[i:i + count], range(i, i + count)) for i in range(0, len(texts), count)])
+    return {"held-out": score_scenes(prompts, dict(zip(prompts, images.split(count))))}
+
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", type=Path, help="folder of a finished run")
@@ -34,8 +53,8 @@ record = {"command": " ".join(["pixnerd-train", *(f"--{'' if v is not False else
 folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
 shutil.copy(arguments.run/"log.jsonl", folder)
 write_whole(folder/"training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-labels = [i % 10 for i in range(500)]
-images = draw_images(from_pretrained(folder), labels, **RECOMMENDED)
-metrics = evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images) | {"seed": 0, "sampler": RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
+model = from_pretrained(folder)
+metrics = judge_text(model) if model.config.text_width else judge_digits(model)
+metrics |= {"seed": 0, "sampler": RECOMMENDED_TEXT if model.config.text_width else RECOMMENDED, "made_by": provenance(torch.device("cpu"))}
 write_whole(folder/"metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2) + "\n"))
 print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB", json.dumps(record), json.dumps(metrics), sep="\n")
