@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from pixnerd.benchmarks import (TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, evaluations, gradients, make_batch, measure, operations, paired,
-                                peak_of, published_forward, published_sample, roofline, training_memory)
+from pixnerd.benchmarks import (TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, compiled, cost, evaluations, gradients, make_batch, measure, operations, paired,
+                                peak_of, pieces, published_forward, published_sample, roofline, training_memory)
 from pixnerd.checkpoints import from_official
 from pixnerd.model import PRESETS, PixNerd
 from pixnerd.samplers import sample
@@ -65,6 +66,13 @@ def test_the_meter_sees_what_lives():
         del view
         assert meter.alive == 0
     assert meter.peak == 8000 and meter.moved == 4000 + 3 * 4000
+
+
+def test_costs_need_no_numbers():
+    "Counted on fake tensors and on real ones: the same operations, the same bytes."
+    real = {name: cost(run) for name, (_, run) in pieces(TINY, 2).items()}
+    with FakeTensorMode(): assert {name: cost(run) for name, (_, run) in pieces(TINY, 2).items()} == real
+    assert all(part["forward bytes"] < 2 * part["backward bytes"] for part in real.values())
 
 
 def test_the_lean_field_saves_what_it_says():
@@ -165,4 +173,4 @@ def test_the_gpu_script_rehearses(tmp_path):
     done = subprocess.run([sys.executable, ROOT/"tools/benchmarks.py", "--device", "cuda", "--rehearse", "--out", tmp_path/"b.json"], cwd=ROOT, capture_output=True, text=True, env=dict(__import__("os").environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-1500:]
     made = json.loads((tmp_path/"b.json").read_text())
-    assert set(made["series"]) == {"XL/16, 256 px", "XL/16, 512 px", "XL/16, published arithmetic", "XL/16, sampling"} and {"roofline", "memory", "account"} <= set(made)
+    assert set(made["series"]) == {"XL/16, 256 px", "XL/16, 512 px", "XL/16, other decoders", "XL/16, published arithmetic", "XL/16, sampling"} and {"roofline", "memory", "account"} <= set(made)
