@@ -8,9 +8,10 @@ __all__ = ['WAYS', 'ENDINGS', 'TASKS', 'published_norm', 'published_rotary', 'pu
            'awake', 'published_sample', 'Meter', 'compiled', 'Way', 'gradients', 'training_step', 'draw', 'evaluate',
            'decode', 'paired', 'peak_of', 'make_batch', 'operations', 'cost', 'pieces', 'account', 'roofline',
            'distances', 'BenchConfig', 'read_list', 'check_bench', 'cases', 'work_of', 'fits', 'measure', 'evaluations',
-           'held_bytes', 'check_room', 'bench', 'as_table', 'training_memory', 'make_batch_like']
+           'held_bytes', 'check_room', 'bench', 'forget', 'as_table', 'training_memory', 'make_batch_like']
 
-# %% ../nbs/16_benchmarks.ipynb #f5ffc5fe
+# %% ../nbs/16_benchmarks.ipynb #d4a62824
+import gc
 import json
 import os
 import time
@@ -235,7 +236,7 @@ def compiled(
     fast = torch.compile(run, mode="reduce-overhead" if graphs else None)
     return (lambda *given: fast(*given).clone()) if graphs else fast
 
-# %% ../nbs/16_benchmarks.ipynb #19e4ba11
+# %% ../nbs/16_benchmarks.ipynb #63adddda
 class Way:
     "A model and how it is computed."
     def __init__(self,
@@ -254,7 +255,7 @@ class Way:
         with device: self.model = self.shared.setdefault(config, None) or awake(PixNerd(config))
         self.shared[config], self.impl = self.model, kind if kind in IMPLEMENTATIONS else "auto"
         self.run = partial(published_forward, self.model) if self.plainly else self.model
-        self.decode = partial(published_decoder, self.model.decoder) if self.plainly else lambda patches, s: paint(self.model.decoder, patches, s, self.impl)
+        self.decode = partial(published_decoder if self.plainly else partial(paint, name=self.impl), self.model.decoder)
         if ending: self.run, self.decode = (compiled(run, graphs=ending == "graphed") for run in (self.run, self.decode))
 
     def velocity(self, x:Tensor, t:Tensor, cond:Tensor) -> Tensor:
@@ -603,7 +604,7 @@ def check_room(
     if need > .9 * there: raise ValueError(f"preset {b.preset} with these ways and tasks needs {need / 1e9:.0f} GB of memory before the first image, this machine has "
                                            f"{there / 1e9:.0f}: choose a smaller preset, fewer ways or tasks, or --quick")
 
-# %% ../nbs/16_benchmarks.ipynb #47e896b4
+# %% ../nbs/16_benchmarks.ipynb #ca46a95d
 def bench(
     b:BenchConfig, # what to measure
 ) -> Iterator[dict]: # rows, as they come; the file is written after each
@@ -618,6 +619,15 @@ def bench(
             Path(b.out).parent.mkdir(parents=True, exist_ok=True)
             write_whole(Path(b.out), lambda path: path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n"))
             yield row
+        forget(device)
+
+# %% ../nbs/16_benchmarks.ipynb #9b7bc408
+def forget(
+    device:torch.device, # where a case was measured
+) -> None:
+    "Give back what the last case held, compiled graphs included, before the next is built."
+    gc.collect()
+    if device.type == "cuda": torch.compiler.reset(), torch.cuda.empty_cache()
 
 # %% ../nbs/16_benchmarks.ipynb #1b351912
 def as_table(

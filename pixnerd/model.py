@@ -196,7 +196,7 @@ def check_inputs(
         cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)
     if not fits: raise ValueError(f"cond must be {wanted}, got {cond.dtype} {tuple(cond.shape)}")
 
-# %% ../nbs/05_model.ipynb #929bc04e
+# %% ../nbs/05_model.ipynb #334cd013
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
@@ -227,8 +227,7 @@ class PixNerd(nn.Module):
         rotary = rotary_table(grid, c.width // c.heads, c.rotary_extent, device=x.device)
         for block in self.blocks: tokens = block(tokens, condition, rotary, context)
         s = F.silu(time[:, None] + tokens)                               # (B, N, d)
-        v = paint(self.decoder, patchify(x, patch), s, self.field_impl)  # (B, N, C, h, w)
-        return unpatchify(v, grid).to(dtype)                             # (B, C, H, W)
+        return unpatchify(paint(self.decoder, patchify(x, patch), s, self.field_impl), grid).to(dtype)   # (B, N, C, h, w), (B, C, H, W)
 
 # %% ../nbs/05_model.ipynb #726dd992
 PixNerd.from_preset = staticmethod(from_preset)
