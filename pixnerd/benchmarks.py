@@ -470,17 +470,17 @@ def distances(
         out[name] = {"times": times, "seconds": seconds, "products": work / limits["operations"] / seconds, "bytes": moved / limits["bytes"] / seconds}
     return out
 
-# %% ../nbs/16_benchmarks.ipynb #dcdc4ebc
+# %% ../nbs/16_benchmarks.ipynb #e4f66177
 @dataclass(frozen=True)
 class BenchConfig:
     "Everything that decides a benchmark."
-    preset:str = option("XL/16", "model to measure")
+    preset:str = option("XL/16", f"model to measure: {', '.join(PRESETS)}")
     depth:int = option(0, "transformer blocks; 0: the preset's")
     field_depth:int = option(0, "field blocks; 0: the preset's")
     sizes:str = option("0", "sides of the images in pixels, with commas, at constant tokens (patches grow); 0: the preset's")
     batches:str = option("2", "images at a time, with commas")
-    ways:str = option("published,plain,lean,linear,off", "what to compare, the baseline first; after a name, ' compiled': through torch.compile, ' graphed': by CUDA graphs too")
-    tasks:str = option("forward,gradients,train,sample", "what to time")
+    ways:str = option("published,plain,lean,linear,off", f"what to compare, of {', '.join(WAYS)}; the baseline first; after a name, ' compiled': through torch.compile, ' graphed': by CUDA graphs too")
+    tasks:str = option("forward,gradients,train,sample", f"what to time, of {', '.join(TASKS)}")
     rounds:int = option(5, "turns each takes")
     steps:int = option(10, "Euler steps of task sample")
     precision:str = option("auto", "auto, fp32 or bf16")
@@ -640,20 +640,19 @@ def as_table(
                      f"{r['seconds']:9.4f} {r['ratio']:7.2f} ({r['low']:.2f}–{r['high']:.2f}) {r['peak_bytes'] / 2 ** 20:9.1f} {r['images_per_second']:9.2f} {r['utilisation']:8.0%}"))
     return "\n".join(lines)
 
-# %% ../nbs/16_benchmarks.ipynb #b385f72f
+# %% ../nbs/16_benchmarks.ipynb #ca75b6e2
 def training_memory(
     config:PixNerdConfig, # of the model
     way:str, # a name in `WAYS`
     batch:int, # images
     dtype:torch.dtype=torch.bfloat16, # of autocast
-) -> dict[str, int]: # bytes: parameters, gradients, Adam's two moments and the average; and the peak above them
+) -> dict[str, int]: # bytes: weights, Adam's two moments and the average; and the peak above them, gradients included
     "The memory of training, without having it: a step on fake tensors, counted."
     with FakeTensorMode():
         run, images = Way(way, config, torch.device("cpu"), dtype), make_batch_like(config, batch)
-        for p in run.model.parameters(): p.grad = torch.empty_like(p)
         with Meter() as meter: gradients(run, images)
         held = sum(p.nbytes for p in run.model.parameters())
-    return {"state": 5 * held, "peak": meter.peak}
+    return {"state": 4 * held, "peak": meter.peak}
 
 # %% ../nbs/16_benchmarks.ipynb #724f3b49
 def make_batch_like(

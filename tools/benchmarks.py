@@ -32,7 +32,7 @@ CPU = {"XL/16 widths, 4 + 2 blocks": BenchConfig(**XL, batches="2", ways="publis
        "XL/16 widths, sampling": BenchConfig(**XL, batches="2", ways="published,lean", tasks="sample", rounds=3),
        "digits": BenchConfig(preset="digits", batches="64", tasks="forward,train,sample", rounds=11),
        "resolution": BenchConfig(**SMALL, field_depth=2, sizes="128,256,512", batches="1"),
-       "batch": BenchConfig(**SMALL, field_depth=2, batches="1,2,4,8"),
+       "batch": BenchConfig(**SMALL, field_depth=2, batches="1,2,4"),
        **{f"field depth {n}": BenchConfig(**SMALL, field_depth=n, batches="2") for n in (1, 2, 4)},
        **{f"preset {name}": BenchConfig(preset=name, batches="1", ways="published,lean,linear", tasks="forward", rounds=3) for name in ("S/16", "B/16", "L/16", "XL/16")}}
 LARGE = dict(preset="XL/16", precision="bf16", device="cuda")
