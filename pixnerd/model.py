@@ -199,7 +199,7 @@ def check_inputs(
         cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)
     if not fits: raise ValueError(f"cond must be {wanted}, got {cond.dtype} {tuple(cond.shape)}")
 
-# %% ../nbs/05_model.ipynb #9fe83e69
+# %% ../nbs/05_model.ipynb #14c8e175
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
@@ -208,15 +208,13 @@ class PixNerd(nn.Module):
     ):
         super().__init__()
         c = self.config = config
-        self.field_impl = default_implementation() if field_impl is None else check_implementation(field_impl)
+        self.field_impl = check_implementation(default_implementation() if field_impl is None else field_impl)
         self.time_embedding = TimeEmbedding(c.width)
         self.condition = TextCondition(c) if c.text_width else ClassCondition(c.num_classes, c.width)
         self.patch_embedding = Linear(c.channels * c.patch ** 2, c.width)
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.hidden_width, bool(c.text_width)) for _ in range(c.depth))
         self.decoder = make_decoder(c)
         initialise(self)
-
-    from_preset = staticmethod(from_preset)
 
     def forward(self,
         x:Tensor, # (B, C, H, W) noisy image
@@ -226,16 +224,19 @@ class PixNerd(nn.Module):
     ) -> Tensor: # (B, C, H, W) velocity
         c, dtype = self.config, x.dtype
         check_inputs(c, x, t, cond)
-        x = x.to(self.patch_embedding.weight.dtype)                      # a bfloat16 model takes float32 states
+        x = x.to(self.patch_embedding.weight.dtype)                       # a bfloat16 model takes float32 states
         base, grid, patch = read_image(x, base_size, c.patch)
-        time = self.time_embedding(t)                                    # (B, d)
-        condition, context = self.condition(time, cond)                  # (B, d), (B, L, d) or None
+        time = self.time_embedding(t)                                     # (B, d)
+        condition, context = self.condition(time, cond)                   # (B, d), (B, L, d) or None
         tokens = self.patch_embedding(patchify(base, c.patch).flatten(2)) # (B, N, d)
         rotary = rotary_table(grid, c.width // c.heads, c.rotary_extent, device=x.device)
         for block in self.blocks: tokens = block(tokens, condition, rotary, context)
-        s = F.silu(time[:, None] + tokens)                               # (B, N, d)
+        s = F.silu(time[:, None] + tokens)                                # (B, N, d)
         velocity = paint(self.decoder, patchify(x, patch), s, self.field_impl) # (B, N, C, h, w)
-        return unpatchify(velocity, grid).to(dtype)                      # (B, C, H, W)
+        return unpatchify(velocity, grid).to(dtype)                       # (B, C, H, W)
+
+# %% ../nbs/05_model.ipynb #726dd992
+PixNerd.from_preset = staticmethod(from_preset)
 
 # %% ../nbs/05_model.ipynb #e1c25992
 def count_parameters(

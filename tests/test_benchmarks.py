@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
-from pixnerd.benchmarks import (TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, evaluations, gradients, make_batch, measure, operations, paired,
-                                peak_of, published_forward, published_sample, roofline, training_memory)
+from pixnerd.benchmarks import (ENDINGS, TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, compiled, cost, evaluations, gradients, held_bytes, make_batch, measure, operations, paired,
+                                peak_of, pieces, published_forward, published_sample, roofline, training_memory)
 from pixnerd.checkpoints import from_official
 from pixnerd.model import PRESETS, PixNerd
 from pixnerd.samplers import sample
@@ -50,6 +52,7 @@ def test_counting_on_fake_tensors_is_counting(name):
     "In the precision where both compute alike, the peak without numbers is the peak with them."
     batch, way = make_batch(TINY, 2), Way(name, TINY, torch.device("cpu"), torch.bfloat16)
     gradients(way, batch)
+    way.model.zero_grad(set_to_none=True)
     real = peak_of(lambda: gradients(way, batch), torch.device("cpu"))
     fake = training_memory(TINY, name, 2)["peak"]
     assert abs(fake - real) <= .02 * real, (fake, real)
@@ -67,6 +70,13 @@ def test_the_meter_sees_what_lives():
     assert meter.peak == 8000 and meter.moved == 4000 + 3 * 4000
 
 
+def test_costs_need_no_numbers():
+    "Counted on fake tensors and on real ones: the same operations, the same bytes."
+    real = {name: cost(run) for name, (_, run) in pieces(TINY, 2).items()}
+    with FakeTensorMode(): assert {name: cost(run) for name, (_, run) in pieces(TINY, 2).items()} == real
+    assert all(part["forward bytes"] < 2 * part["backward bytes"] for part in real.values())
+
+
 def test_the_lean_field_saves_what_it_says():
     "At the published shape of the field, the training memory of a model is at most half of the published arithmetic's."
     config = replace(PRESETS["XL/16"], depth=2, field_depth=2, width=192, heads=4)
@@ -79,13 +89,12 @@ def test_the_lean_field_saves_what_it_says():
 
 
 def test_the_field_costs_at_most_a_twentieth_of_the_memory_of_training():
-    "L/16 at batch 32, everything counted, against the same transformer with a linear head."
-    total = {way: sum(training_memory(PRESETS["L/16"], way, 32).values()) for way in ("lean", "linear")}
+    "XL/16 at batch 32, everything counted, against the same transformer with a linear head."
+    total = {way: sum(training_memory(PRESETS["XL/16"], way, 32).values()) for way in ("lean", "linear")}
     assert total["lean"] <= 1.05 * total["linear"], total
 
 
 def test_operations_are_those_that_pytorch_counts():
-    from torch.utils.flop_counter import FlopCounterMode
     torch.manual_seed(0)
     model, (x, _, t, cond) = awake(PixNerd(TINY)), make_batch(TINY, 1)
     with FlopCounterMode(display=False) as count, torch.no_grad(): published_forward(model, x, t, cond)
@@ -93,6 +102,43 @@ def test_operations_are_those_that_pytorch_counts():
     small = 2 * (256 * 32 + 32 * 32) + 2 * 16 * 16 * 64 * 8                        # the time's MLP, and atoms that the published arithmetic multiplies for every pixel
     assert count.get_total_flops() == pytest.approx(sum(parts.values()) + small, rel=1e-6)
     assert account(TINY)["field: writing weights"]["forward operations"] * 16 == pytest.approx(parts["writing weights"])
+
+
+def test_operations_of_a_text_model_are_those_that_pytorch_counts():
+    c = replace(PRESETS["XXL/16-text"], width=32, heads=2, depth=2, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
+    model, (x, _, t, cond) = awake(PixNerd(c, field_impl="plain")).double(), make_batch(c, 1)
+    with FlopCounterMode(display=False) as count, torch.no_grad(): model(x.double(), t.double(), cond.double())
+    small = 2 * (256 * 32 + 32 * 32) + 2 * 16 * 64 * 8                             # the time's MLP, and the places, once for all patches
+    assert count.get_total_flops() == sum(operations(c).values()) + small
+
+
+def test_a_text_model_is_measured_too():
+    c = replace(PRESETS["XXL/16-text"], width=32, heads=2, depth=1, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
+    rows = list(measure(BenchConfig(ways="plain,lean,linear", tasks="forward,train,sample", rounds=1, steps=2, device="cpu"), c, 1))
+    assert len(rows) == 9 and all(r["seconds"] > 0 for r in rows)
+    assert training_memory(c, "lean", 2)["peak"] < training_memory(c, "plain", 2)["peak"]
+
+
+def test_compiled_and_graphed_are_ways():
+    "What a compiler makes of them is its own business: here it is told to do nothing."
+    assert {Way(f"lean {end}".strip(), TINY, torch.device("cpu")).name for end in ENDINGS} == {"lean", "lean compiled", "lean graphed"}
+    kept = torch.zeros(3)
+    def run(x): return kept.copy_(x)                                               # as a graph does: into the same place each time
+    with torch.compiler.set_stance("force_eager"):
+        fast = compiled(run, graphs=True)
+        first, second = fast(torch.ones(3)), fast(2 * torch.ones(3))
+    assert first.tolist() == [1] * 3 and second.tolist() == [2] * 3
+    with pytest.raises(ValueError, match="with or without ' compiled' or ' graphed', got 'lean fast'"): Way("lean fast", TINY, torch.device("cpu"))
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_built(tmp_path):
+    one = held_bytes(PRESETS["XL/16"], ["lean"], ["forward"])
+    assert one == 4 * 700_589_219 and held_bytes(PRESETS["XL/16"], ["lean", "plain compiled"], ["train"]) == 5 * one
+    assert held_bytes(PRESETS["XL/16"], ["published", "lean"], ["gradients", "train"]) == 8 * one
+    ways = "published,lean,linear,off"
+    huge = BenchConfig(preset="XL/16", depth=5000, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
+    with pytest.raises(ValueError, match="needs .* GB of memory before the first image, this machine has .*: choose a smaller preset, fewer ways or tasks, or --quick"): next(bench(huge))
+    assert not any(tmp_path.iterdir())
 
 
 def test_ratios_are_of_pairs():
@@ -140,7 +186,7 @@ def test_limits_are_rates():
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(preset="M/16"), "preset must be one of L/16"), (dict(preset="XXL/16-text"), "preset must be a class model's, got 'XXL/16-text'"), (dict(ways="ours"), "ways must be of published, .* got 'ours'"),
+    (dict(preset="M/16"), "preset must be one of L/16"), (dict(preset="XXL/16-text"), "ways must be without 'published', the class model's arithmetic, for XXL/16-text"), (dict(ways="ours"), "ways must be of published, .* got 'ours'"),
     (dict(tasks="fly"), "tasks must be of forward, .* got 'fly'"), (dict(batches="two"), "batches must be numbers with commas between, got 'two'"), (dict(sizes="250"), "sizes must be multiples of 16 for XL/16, its patches a side, got 250"),
     (dict(rounds=0), "rounds must be at least 1, got 0"), (dict(precision="fp8"), "precision must be one of auto, fp32, bf16, got 'fp8'")])
 def test_settings_that_cannot_be_measured(changes, message, tmp_path):
@@ -165,4 +211,4 @@ def test_the_gpu_script_rehearses(tmp_path):
     done = subprocess.run([sys.executable, ROOT/"tools/benchmarks.py", "--device", "cuda", "--rehearse", "--out", tmp_path/"b.json"], cwd=ROOT, capture_output=True, text=True, env=dict(__import__("os").environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-1500:]
     made = json.loads((tmp_path/"b.json").read_text())
-    assert set(made["series"]) == {"XL/16, 256 px", "XL/16, 512 px", "XL/16, published arithmetic", "XL/16, sampling"} and {"roofline", "memory", "account"} <= set(made)
+    assert set(made["series"]) == {"XL/16, 256 px", "XL/16, 512 px", "XL/16, other decoders", "XL/16, published arithmetic", "XL/16, sampling"} and {"roofline", "memory", "account"} <= set(made)
