@@ -1,0 +1,346 @@
+"SceneEval: what is drawn is read back, what is no object is refused, and verdicts and intervals are what they say."
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, RELATIONS, SHAPES, SIZES, SKILLS, Group, Scene, Thing, caption, draw_scene, make_scene, noun, paints,
+                          parse_caption)
+from pixnerd.text_to_image import (DOUBT, REASONS, derange, judge_scene, mean_rate, read_scene, read_scenes, reading_accuracy, scene_prompts, score_scenes,
+                                   show_readings, show_scores, wilson)
+
+
+def empty(size: int, ground: int = 0) -> torch.Tensor:
+    "A picture of nothing."
+    return draw_scene(Scene((), (), "", "", ground), size)
+
+
+def fill(cover: np.ndarray, colour: str, ground: int = 0) -> torch.Tensor:
+    "Any form in a colour, on a ground."
+    return torch.lerp(empty(len(cover), ground), torch.from_numpy(paints(COLOURS[colour])[0]) * 2 - 1, torch.from_numpy(cover).float())
+
+
+def same(truth: Scene, read: tuple[Thing, ...], reach: float = .015) -> bool:
+    "Whether objects agree: kind, place, and about the radius."
+    if len(truth.objects) != len(read): return False
+    left = list(read)
+    for t in truth.objects:
+        near = min(left, key=lambda r: math.hypot(r.x - t.x, r.y - t.y))
+        left.remove(near)
+        if near[:3] != t[:3] or math.hypot(near.x - t.x, near.y - t.y) > reach or abs(near.radius / t.radius - 1) > .12: return False
+    return True
+
+
+# --- reading ---
+
+things = st.builds(lambda s, c, size, r, a: (s, c, size, SIZES[size][0] + r * (SIZES[size][1] - SIZES[size][0]), 0. if s == "circle" else a),
+                   st.sampled_from(list(SHAPES)), st.sampled_from(list(COLOURS)), st.sampled_from(list(SIZES)), st.floats(0, 1), st.floats(-14, 14))
+cells = st.lists(st.one_of(st.none(), st.tuples(things, st.floats(0, 1), st.floats(0, 1))), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cells, st.integers(0, 3), st.sampled_from((64, 57, 80)))
+def test_what_is_drawn_is_read(cells, ground, size):
+    "Any things at all, more kinds than a caption can name, one in each quarter: all are read, with their places and sizes."
+    objects = []
+    for i, cell in enumerate(cells):
+        if cell is None: continue
+        (shape, colour, kind, radius, turn), u, v = cell
+        room, (left, top) = 1.3 * radius + .005, (i % 2 / 2, i // 2 / 2)
+        objects.append(Thing(shape, colour, kind, left + room + u * (.5 - 2 * room), top + room + v * (.5 - 2 * room), radius, turn))
+    scene = Scene(tuple(objects), (), "", "", ground)
+    reading = read_scene(draw_scene(scene, size))
+    assert same(scene, reading.things) and not reading.smudges and all(d <= DOUBT for d in reading.doubts)
+
+
+@pytest.mark.parametrize("size, least", [(24, .95), (32, .98), (64, .995), (128, .995)])
+def test_clean_scenes(size, least):
+    scenes = [make_scene(i, split, seed=77) for split in PAIRS for i in range(90)]
+    found = reading_accuracy(scenes, torch.stack([draw_scene(s, size) for s in scenes]))
+    assert found["both"] >= least and found["colour"] >= least and found["size"] >= least and found["count"] >= least and found["whole"] >= least - .02
+
+
+def test_noise_and_blur_at_the_stated_levels():
+    scenes = [make_scene(i, "held-out", seed=78) for i in range(60)]
+    images = torch.stack([draw_scene(s, 32) for s in scenes])
+    g = torch.Generator().manual_seed(0)
+    assert reading_accuracy(scenes, images + .1 * torch.randn(images.shape, generator=g))["whole"] >= .97
+    assert reading_accuracy(scenes, images + .25 * torch.randn(images.shape, generator=g))["both"] >= .93
+    assert reading_accuracy(scenes, F.avg_pool2d(F.pad(images, [1] * 4, mode="replicate"), 3, 1))["whole"] >= .97
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10 ** 6), st.sampled_from((-1, 0, 1)), st.sampled_from((-1, 0, 1)))
+def test_a_shift_by_a_pixel_moves_what_is_read(i, right, down):
+    image = draw_scene(make_scene(i, "train", 3), 48)
+    moved = F.pad(image[None], [1] * 4, mode="replicate")[0][:, 1 - down:49 - down, 1 - right:49 - right]
+    a, b = read_scene(image).things, read_scene(moved).things
+    assert len(a) == len(b)
+    for t in a: assert any(t[:3] == u[:3] and abs(u.x - t.x - right / 48) < .011 and abs(u.y - t.y - down / 48) < .011 for u in b)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10 ** 6), st.sampled_from(list(PAIRS)))
+def test_every_resolution_says_the_same(i, split):
+    scene = make_scene(i, split, 4)
+    for size in (32, 50, 64, 130, 256): assert same(scene, read_scene(draw_scene(scene, size)).things, .02), size
+
+
+def test_one_by_one_and_in_batches_it_reads_the_same():
+    images = torch.stack([draw_scene(make_scene(i), 32) for i in range(20)])
+    whole = read_scenes(images, batch=64)
+    assert [[t[:5] for t in r.things] for r in whole] == [[t[:5] for t in r.things] for r in read_scenes(images, batch=7)]
+    assert [r.things for r in whole[:3]] == [read_scene(i).things for i in images[:3]]
+    assert read_scenes(images[:0]) == [] and read_scene(images[0].double()).things == whole[0].things
+
+
+def test_nothing_is_read_where_nothing_is():
+    g = torch.Generator().manual_seed(0)
+    for size in (32, 64):
+        grounds = torch.stack([empty(size, i % len(GROUNDS)) for i in range(16)])
+        for images in (grounds, grounds + .25 * torch.randn(grounds.shape, generator=g), torch.randn(16, 3, size, size, generator=g), torch.rand(16, 3, size, size, generator=g) * 2 - 1,
+                       F.interpolate(torch.randn(16, 3, 5, 5, generator=g), size=size, mode="bicubic"), torch.zeros(2, 3, size, size), torch.ones(2, 3, size, size), -torch.ones(2, 3, size, size)):
+            assert sum(len(r.things) for r in read_scenes(images)) == 0
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("form", ["ring", "ellipse", "bar", "moon"])
+def test_forms_of_no_shape_are_refused(form, size):
+    "Not guessed: hardly one in ten is taken for a shape, and all are seen."
+    found = smudges = 0
+    for i, colour in enumerate(COLOURS):
+        for turn in (0, .4):
+            y, x = np.mgrid[:size, :size] / size - .5 + .01 * i
+            x, y = (x * math.cos(turn) + y * math.sin(turn)) / .13, (y * math.cos(turn) - x * math.sin(turn)) / .13
+            away = {"ring": abs(np.hypot(x, y) - 1.1) - .25, "ellipse": np.hypot(x / 1.8, y * 1.7) - 1, "bar": np.maximum(abs(x) - 1.9, abs(y) - .4),
+                    "moon": np.maximum(np.hypot(x, y) - 1.3, 1 - np.hypot(x - .65, y))}[form]
+            reading = read_scene(fill(np.clip(.5 - .13 * size * away, 0, 1), colour, i % 4))
+            found, smudges = found + bool(reading.things), smudges + bool(reading.smudges)
+    assert found <= 2 and smudges + found == 16
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_things_that_touch(size):
+    "Two colours, overlapping a little; two and three of a kind."
+    right = 0
+    pairs = [(a, b) for a, b in itertools.product(SHAPES, SHAPES)]
+    for i, (a, b) in enumerate(pairs):
+        first, second = list(COLOURS)[i % 8], list(COLOURS)[(i + 3) % 8]
+        truth = Scene((Thing(a, first, "large", .36, .5, .145, 0), Thing(b, second, "large", .61, .5, .145, 0)), (), "", "", i % 4)
+        read = read_scene(draw_scene(truth, size)).things
+        right += [t[:2] for t in read] == [(a, first), (b, second)]
+    assert right >= 24                                                                  # of 25: the second covers what makes some stars a star
+    for n in (2, 3):
+        row = Scene(tuple(Thing("circle", "blue", "small", .25 + .2 * i, .4, .1, 0.) for i in range(n)), (), "", "", 0)
+        assert same(row, read_scene(draw_scene(row, size)).things)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10 ** 6), st.floats(.75, 1), st.floats(-.1, .1))
+def test_paler_or_lighter_pictures_are_read(i, contrast, light):
+    scene = make_scene(i, "train", 6)
+    assert [t[:3] for t in read_scene(contrast * draw_scene(scene, 64) + light).things] == [t[:3] for t in read_scene(draw_scene(scene, 64)).things]
+
+
+@pytest.mark.parametrize("bad, says", [(np.zeros((3, 32, 32)), "must be a tensor"), ("picture", "must be a tensor"), (torch.zeros(1, 3, 32, 32), "must be a tensor"), (torch.zeros(3, 32, 32, dtype=torch.uint8), "must be a float tensor"),
+                                       (torch.zeros(1, 32, 32), "must have shape"), (torch.zeros(4, 32, 32), "must have shape"), (torch.zeros(3, 32, 40), "must have shape"),
+                                       (torch.zeros(3, 23, 23), "at least 24"), (torch.full((3, 32, 32), float("nan")), "finite")])
+def test_what_is_no_picture(bad, says):
+    with pytest.raises(ValueError, match=says): read_scene(bad)
+
+
+# --- verdicts ---
+
+def put(shape, colour="red", size="small", x=.5, y=.5) -> Thing: return Thing(shape, colour, size, x, y, sum(SIZES[size]) / 2, 0.)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10 ** 6), st.sampled_from(list(PAIRS)))
+def test_the_truth_is_right(i, split):
+    scene = make_scene(i, split, 5)
+    assert judge_scene(caption(scene), scene.objects) == (True, "") and judge_scene(caption(scene), scene.objects[::-1]).right
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10 ** 6), st.sampled_from(list(PAIRS)), st.data())
+def test_one_fault_is_found_and_named(i, split, data):
+    "Spoil one thing of a true scene, in a way that the caption speaks of: the verdict says in which."
+    scene = make_scene(i, split, 6)
+    k = data.draw(st.integers(0, len(scene.objects) - 1))
+    group = next(g for g in scene.groups if g.shape == scene.objects[k].shape)
+    reason = data.draw(st.sampled_from(["missing", "shape"] + ["colour"] * bool(group.colour) + ["size"] * bool(group.size)))
+    one, others = scene.objects[k], [t for j, t in enumerate(scene.objects) if j != k]
+    if reason == "colour": others.append(one._replace(colour=next(c for c in COLOURS if c not in {t.colour for t in scene.objects})))
+    if reason == "size": others.append(one._replace(size="large" if one.size == "small" else "small"))
+    if reason == "shape": others.append(one._replace(shape=next(s for s in SHAPES if s not in {t.shape for t in scene.objects})))
+    if reason == "missing" and group.count > 1: reason = "count"
+    assert judge_scene(caption(scene), others) == (False, reason)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10 ** 5))
+def test_turned_around_it_is_in_the_wrong_place(i):
+    scene = make_scene(6 * i + SKILLS.index("position"), "train", 7)
+    assume(scene.relation != "in the centre")
+    assert judge_scene(caption(scene), [t._replace(x=1 - t.x, y=1 - t.y) for t in scene.objects]) == (False, "position")
+
+
+@pytest.mark.parametrize("text, seen, reason", [
+    ("a circle", [put("circle"), put("star"), put("circle", "blue")], ""),              # more than was asked for is no fault ...
+    ("two circles", [put("circle"), put("circle"), put("star")], ""),
+    ("two circles", 3 * [put("circle")], "count"), ("two circles", [put("circle")], "count"), ("three blue crosses", 3 * [put("cross")], "colour"),   # ... but where things are counted
+    ("two red circles", [put("circle"), put("circle", "blue")], "colour"), ("two circles", 2 * [put("star")], "shape"), ("two circles", [], "missing"),
+    ("a small red circle", [put("circle", "red", "large")], "size"), ("a small red circle", [put("star")], "shape"), ("a small red circle", [put("circle", "blue", "large")], "colour"),
+    ("a red circle", [put("star", "blue")], "missing"),
+    ("a circle and a star", [put("circle")], "missing"), ("a circle and a star", [put("circle"), put("cross")], "shape"),
+    ("a red circle and a blue star", [put("circle", "blue"), put("star")], "colour"),
+    ("a red circle and a blue circle", [put("circle"), put("circle", "blue")], ""), ("a red circle and a blue circle", [put("circle"), put("circle")], "colour"),
+    ("a circle left of a star", [put("circle", x=.3), put("star", x=.7)], ""), ("a circle left of a star", [put("circle", x=.5), put("star", x=.52)], "position"),
+    ("a circle above a star", [put("circle", y=.7), put("star", y=.3)], "position"), ("a circle below a star", [put("circle", y=.7), put("star", y=.3)], ""),
+    ("a circle right of a star", [put("circle", x=.1), put("circle", x=.9), put("star")], ""),
+    ("two circles left of a star", [put("circle", x=.2, y=.2), put("circle", x=.45, y=.8), put("star", x=.7)], ""),
+    ("a circle on the left", [put("circle", x=.25)], ""), ("a circle on the left", [put("circle", x=.45)], "position"), ("a circle at the top", [put("circle", y=.8)], "position"),
+    ("a circle in the centre", [put("circle")], ""), ("a circle in the centre", [put("circle", x=.3)], "position"),
+    ("two circles at the top", [put("circle", y=.25, x=.4), put("circle", y=.7)], "position")])
+def test_verdicts(text, seen, reason):
+    assert judge_scene(text, seen) == (not reason, reason) and (not reason or reason in REASONS)
+
+
+def test_places_do_not_share_a_point():
+    for x, y in itertools.product(np.linspace(0, 1, 41), repeat=2):
+        assert sum(judge_scene(f"a circle {place}", [put("circle", x=x, y=y)]).right for place in PLACES) <= 1 + (abs(x - .5) > .13 and abs(y - .5) > .13)
+
+
+@pytest.mark.parametrize("text", ["", "a purple circle", "circle", "one circle", "a circle near a star", "zwei Kreise", 7, None])
+def test_captions_outside_the_grammar(text):
+    with pytest.raises(ValueError, match="caption must"): judge_scene(text, [])
+
+
+def test_captions_of_the_same_things_twice():
+    for text in ("a circle and a circle", "a red circle left of a circle", "a small circle and a red circle", "two red circles above a large circle"):
+        with pytest.raises(ValueError, match="two different kinds"): judge_scene(text, [])
+
+
+# --- prompts ---
+
+@pytest.mark.parametrize("split", list(PAIRS))
+def test_prompts(split):
+    suite = scene_prompts(60, split)
+    assert tuple(suite) == SKILLS and suite == scene_prompts(60, split) and suite != scene_prompts(60, split, seed=1)
+    assert {k: v[:20] for k, v in suite.items()} == scene_prompts(20, split)             # a longer suite begins with the shorter one
+    other = set(PAIRS["train" if split == "held-out" else "held-out"])
+    for skill, texts in suite.items():
+        assert len(texts) == 60 and max(texts.count(t) for t in texts) <= -(-60 // len(set(texts)))
+        for groups, relation in map(parse_caption, texts):
+            assert not {(g.shape, g.colour) for g in groups} & other
+            if split == "held-out": assert all((g.shape, g.colour) in PAIRS["held-out"] for g in groups)
+            if skill in ("single object", "colours"): assert len(groups) == 1 and not relation and groups[0].count == 1
+            if skill == "counting": assert groups[0].count > 1
+            if skill in ("two objects", "attribution"): assert relation == "and"
+            if skill == "position": assert relation in (*RELATIONS[1:], *PLACES)
+
+
+@pytest.mark.parametrize("arguments, says", [((1,), "count must be"), ((2.5,), "count must be"), ((True,), "count must be"), ((5, "test"), "split must be one of train, held-out")])
+def test_prompts_refuse(arguments, says):
+    with pytest.raises(ValueError, match=says): scene_prompts(*arguments)
+
+
+# --- intervals and the control ---
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 500), st.data())
+def test_wilson_is_scipys(n, data):
+    k = data.draw(st.integers(0, n))
+    known = stats.binomtest(k, n).proportion_ci(.95, method="wilson")
+    assert wilson(k / n, n) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+def test_wilson_of_the_textbook():
+    "Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."
+    for k, n, low, high in ((81, 263, .2553, .3662), (15, 148, .0624, .1605), (0, 20, 0, .1611), (1, 29, .0061, .1718)):
+        assert wilson(k / n, n) == pytest.approx((low, high), abs=6e-5)
+    for bad in ((.5, 0), (1.2, 5), (-.1, 5)):
+        with pytest.raises(ValueError, match="rate must be"): wilson(*bad)
+
+
+def test_the_mean_of_six_covers():
+    "The mean's interval holds the truth about as often as it says: 95 of 100, measured over 2,000 tries."
+    rng, truth, n = np.random.default_rng(0), np.array([.95, .6, .3, .8, .1, .5]), 50
+    held = 0
+    for _ in range(2000):
+        rates = rng.binomial(n, truth) / n
+        m = mean_rate([dict(zip(("rate", "low", "high"), (r, *wilson(r, n)))) for r in rates])
+        held += m["low"] <= truth.mean() <= m["high"]
+    assert .94 < held / 2000 < .975
+    one = {"rate": .4, "low": .2, "high": .7}
+    assert mean_rate([one]) == pytest.approx(one)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=30), st.integers(0, 9))
+def test_no_prompt_keeps_its_words(words, seed):
+    if 2 * max(words.count(w) for w in words) > len(words):
+        with pytest.raises(ValueError, match="at least 2 prompts"): derange(words, seed)
+        return
+    other = derange(words, seed)
+    assert sorted(other) == list(range(len(words))) and all(words[i] != words[o] for i, o in enumerate(other)) and other == derange(words, seed)
+
+
+def test_fewer_than_two_prompts():
+    for few in ([], ["a circle"], ["a circle", "a circle"]):
+        with pytest.raises(ValueError, match="at least 2 prompts"): derange(few)
+
+
+# --- the score ---
+
+def draw_prompt(text: str, size: int = 32) -> torch.Tensor:
+    "A picture of what a caption says, in the plainest way."
+    groups, relation = parse_caption(text)
+    middles = {"left of": [(.25, .5), (.75, .5)], "right of": [(.75, .5), (.25, .5)], "above": [(.5, .25), (.5, .75)], "below": [(.5, .75), (.5, .25)], "and": [(.25, .5), (.75, .5)],
+               "on the left": [(.25, .5)], "on the right": [(.75, .5)], "at the top": [(.5, .25)], "at the bottom": [(.5, .75)]}.get(relation, [(.5, .5)])
+    objects = []
+    for g, (x, y) in zip(groups, middles):
+        radius, spots = sum(SIZES[g.size or "small"]) / 2, [(-1, -1), (1, 1), (-1, 1), (1, -1)][:g.count] if g.count > 1 else [(0, 0)]
+        step = min(.2, 1.25 * radius)
+        objects += [Thing(g.shape, g.colour or "red", g.size or "small", x + step * a, y + step * b, radius, 0.) for a, b in spots]
+    return draw_scene(Scene(tuple(objects), groups, relation, "", 0), size)
+
+
+def test_scores():
+    "A model that draws what is asked for, one that never does, and two pictures of which one is right."
+    prompts = {k: v for k, v in scene_prompts(12, "held-out").items() if k in ("single object", "counting", "attribution")}
+    images = {k: torch.stack([draw_prompt(t) for t in texts]) for k, texts in prompts.items()}
+    good = score_scenes(prompts, images)
+    assert good["overall"]["rate"] == 1 and good["overall"]["low"] > .8 and good["control"]["high"] < .35 and good["pictures"] == 36
+    assert json.loads(json.dumps(good)) == good and list(good["skills"]) == list(prompts)
+    blank = {k: empty(32).expand(12, 3, 32, 32) for k in prompts}
+    none = score_scenes(prompts, blank)
+    assert none["overall"]["rate"] == 0 and all(s["faults"] == {"missing": 12} for s in none["skills"].values())
+    half = score_scenes(prompts, {k: torch.stack([images[k], blank[k]], 1) for k in prompts})
+    for s in half["skills"].values():
+        assert s["rate"] == .5 and s["prompts"] == 12 and (s["low"], s["high"]) == wilson(.5, 12) and s["faults"] == {"missing": 12}
+    assert half["overall"]["rate"] == .5 and half["control"]["rate"] == good["control"]["rate"] / 2
+    assert len(show_scores({"good": good, "none": none}).png()) > 3000
+
+
+def test_scores_refuse():
+    prompts, images = {"colours": ("a red circle", "a blue star")}, torch.zeros(2, 3, 32, 32)
+    for bad, says in [(({}, {}), "same skills"), ((prompts, {"counting": images}), "same skills"), ((prompts, {"colours": images[:1]}), "must have shape"), ((prompts, {"colours": "none"}), "must have shape"),
+                      ((prompts, {"colours": torch.zeros(2, 1, 32, 32)}), "must have shape"), (({"colours": ("a red circle",)}, {"colours": images[:1]}), "at least 2 prompts"),
+                      (({"colours": ("a red circle", "a dog")}, {"colours": images}), "caption must follow the grammar")]:
+        with pytest.raises(ValueError, match=says): score_scenes(*bad)
+    for function in (show_scores, show_readings):
+        with pytest.raises(ValueError, match="at least one"): function([] if function is show_readings else {})
+
+
+def test_pictures_of_readings():
+    assert len(show_readings([draw_scene(make_scene(2), 32), draw_scene(make_scene(3), 64)], ["one", "two"]).png()) > 3000
+    assert noun(Group(1, "", "red", "circle")) == "a red circle"
