@@ -93,12 +93,12 @@ class Page:
         self.path, self.nb = path, nbformat.read(path, as_version=4)
         front, *cells = self.nb.cells
         self.front = yaml.safe_load(front.source.strip().strip("-")) if front.cell_type == "raw" else {}
-        body = nbformat.from_dict({**self.nb, "cells": cells})
         for cell in cells:                                                      # nbconvert takes alt text from outputs, Quarto from the cell
             cell.pop("has_sd", None)                                            # nbdev's own mark, which no notebook may carry
             alt = directive(cell, "fig-alt")
             for output in cell.get("outputs", []) if alt else []:
                 for kind in PICTURES.keys() & output.get("data", {}).keys(): output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = alt
+        body = nbformat.from_dict({**self.nb, "cells": cells})
         self.html = HTMLExporter(template_name="basic").from_notebook_node(body)[0]
         self.soup = BeautifulSoup(self.html, "html.parser")
         self.links = [a["href"] for a in self.soup.select("a[href]:not(.anchor-link)")] + [link["href"] for link in self.front.get("other-links", [])]
