@@ -859,18 +859,19 @@ def differences(
         for key in dict.fromkeys(k for r in records for k in r): yield from differences([r.get(key) for r in records], f"{name}.{key}".lstrip("."))
     elif any(r != records[0] for r in records): yield name, ["told" if isinstance(r, Mapping) else r for r in records]
 
-# %% ../nbs/12_evaluation.ipynb #249f65b6
+# %% ../nbs/12_evaluation.ipynb #89fe7371
 def compare_results(
     paths:Sequence[str|Path], # results that `pixnerd-evaluate` wrote
 ) -> str: # a table in Markdown: a row for each number and for each setting that differs; raises `ValueError` or `FileNotFoundError`
-    "Put results side by side."
+    "Put results side by side: their numbers, and the settings that differ; not how long they took."
     results = [read_record(path) for path in paths]
     for path, result in zip(paths, results):
         if not isinstance(result.get("metrics"), dict): raise ValueError(f"{path} is no result of pixnerd-evaluate: it holds no metrics")
-    def tell(v) -> str: return f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v)
+    def tell(v) -> str: return f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v) if len(str(v)) <= 40 else f"…{str(v)[-24:]}"
     rows = [(name, [r["metrics"].get(name) for r in results]) for name in dict.fromkeys(n for r in results for n in r["metrics"])]
-    rows += differences([{k: v for k, v in r.items() if k != "metrics"} for r in results])
+    rows += [(name, values) for name, values in differences([{k: v for k, v in r.items() if k != "metrics"} for r in results]) if not name.endswith("seconds")]
     heads = [Path(p).parent.name or str(p) if Path(p).name == "metrics.json" else Path(p).stem for p in paths]
+    if len(set(heads)) < len(heads): heads = [str(p).removesuffix("/metrics.json") for p in paths]      # runs/a/judged and runs/b/judged
     lines = [["", *heads], *([name, *map(tell, values)] for name, values in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     table = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines]

@@ -52,6 +52,8 @@ def broken(tmp_path) -> Path:
     ("train", ["--steps", "0"], "steps must be at least 1 and less than 9.22337e+18, got 0"), ("train", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
     ("train", ["--lr", "nan"], "lr must be at least 1e-12 and less than 1000, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
     ("train", ["--out", "file/run"], "file/run"),
+    ("train", ["--model", "encoding=fourier"], "encoding must be one of dct"), ("train", ["--model", "encodng=dct"], "model must change one of patch"), ("train", ["--model", "depth=two"], "model: depth must be int, got 'two'"),
+    ("train", ["--model", "patch=5"], "patch must divide image_size 32, got 5"), ("train", ["--model", "head=linear", "--start-from", "digits"], "give one of them, got model 'head=linear'"),
     ("train", ["--seed", "-1"], "seed must be at least 0"), ("train", ["--seed", "99999999999999999999999"], "seed must be at least 0 and less than 9.22337e+18"),
     ("train", ["--out", "noconfig"], "holds files but no config.json of a run"), ("train", ["--out", "other"], "other/config.json is not the configuration of a run"),
     ("train", ["--out", "badconfig"], "badconfig/config.json is damaged"), ("train", ["--out", ""], "out must name a folder"), ("train", ["--time-shift", "inf"], "time_shift must be at least 1e-06 and less than 1e+06, got inf"),
@@ -80,6 +82,16 @@ def test_a_mistake_gets_one_line_and_changes_nothing(broken, command, arguments,
 def test_a_mistake_in_a_real_process(broken):
     done = run("sample", "--model", "cut", cwd=broken, PYTHONPATH=str(ROOT))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is damaged" in done.stderr and not done.stdout
+
+
+def test_a_preset_with_changes_is_trained_kept_and_not_continued_as_another(tmp_path):
+    short = ["--steps", 2, "--batch", 8, "--out", tmp_path/"run", "--model"]
+    done = run("train", *short, "encoding=sincos normalise=W1 field_depth=2")
+    assert done.returncode == 0, done.stderr
+    config = from_pretrained(tmp_path/"run"/"checkpoints"/"step-000002").config
+    assert (config.encoding, config.normalise, config.field_depth, config.num_classes) == ("sincos", ("W1",), 2, 10)
+    other = run("train", *short, "encoding=dct")
+    assert other.returncode == 2 and "model was encoding=sincos normalise=W1 field_depth=2 in the run" in other.stderr
 
 
 def test_samples_are_fixed_by_seed_and_index(tmp_path):

@@ -1,22 +1,23 @@
 "What a reader meets: the notebooks as stored, the pages nbdev makes of them, the links between them, and the README."
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 pytest.importorskip("nbdev", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 import nbformat
 import notebooks
+import pages
 import yaml
-from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter
 from notebooks import NBS, ROOT
+from pages import Page
 
 PATHS = {p.relative_to(NBS).as_posix(): p for p in notebooks.notebooks()}
 
@@ -33,34 +34,31 @@ def test_package_is_what_the_notebooks_export(): assert notebooks.export_check()
 def test_readme_is_current(): assert notebooks.readme(check=True)
 
 
+def files(contents):
+    "The pages a sidebar names, in order."
+    for entry in contents: yield from [entry] if isinstance(entry, str) else [entry["href"]] if "href" in entry else files(entry["contents"])
+
+
 def test_sidebar_lists_every_notebook_once():
-    def files(contents):
-        for entry in contents: yield from [entry] if isinstance(entry, str) else files(entry["contents"])
     site = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))
-    assert list(files(site["website"]["sidebar"]["contents"])) == list(PATHS), "the sidebar of _quarto.yml against nbs/, in reading order"
+    listed = list(files(site["website"]["sidebar"]["contents"]))
+    assert sorted(listed) == sorted(PATHS), "the sidebar of _quarto.yml against nbs/"
+    numbered = [name for name in listed if name[0].isdigit()]
+    assert numbered == sorted(numbered) and listed[0] == "index.ipynb", "the sidebar names numbered notebooks in another order than they build on each other"
+
+
+def test_pages_outside_the_house_export_nothing():
+    for name, path in PATHS.items():
+        if name[0].isdigit(): continue
+        exporting = [i for i, cell in enumerate(notebooks.read(path)["cells"]) if any(notebooks.directive(cell, word) is not None for word in ("export", "exports", "exporti", "default_exp"))]
+        assert not exporting, f"{name}, cells {exporting}"
+
+
+@pytest.mark.parametrize("name", [p.name for p in sorted((ROOT/"pixnerd").glob("*.py")) if p.stem[0] != "_"])
+def test_names_that_are_exported(name): assert not pages.forbidden_names(ROOT/"pixnerd"/name)
 
 
 # --- the pages ---
-
-class Page:
-    "A notebook as nbdev hands it to Quarto, rendered by nbconvert instead (Quarto is not on PyPI)."
-
-    def __init__(self, path: Path):
-        nb = nbformat.read(path, as_version=4)
-        front, *nb.cells = nb.cells
-        self.front = yaml.safe_load(front.source.strip().strip("-"))
-        self.soup = BeautifulSoup(HTMLExporter(template_name="basic").from_notebook_node(nb)[0], "html.parser")
-        self.links = [a["href"] for a in self.soup.select("a[href]:not(.anchor-link)")]
-        self.pictures = [i["src"] for i in self.soup.select("img[src]") if not i["src"].startswith("data:")]
-        self.anchors = {tag["id"] for tag in self.soup.select("[id]")} | {self.slug(h) for h in self.soup.select("h1,h2,h3,h4,h5,h6")}
-
-    @staticmethod
-    def slug(heading) -> str:
-        "The anchor that Quarto and GitHub give a heading, or the one it states as {#name}."
-        text = heading.get_text().removesuffix("¶").strip()
-        if stated := re.search(r"\{#([\w-]+)", text): return stated[1]
-        return re.sub(r"^[^a-z]+", "", re.sub(r"[^\w\s.-]", "", text.lower()).replace(" ", "-"))
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> tuple[Path, dict[str, Page]]:
@@ -72,6 +70,7 @@ def site(tmp_path_factory) -> tuple[Path, dict[str, Page]]:
            "if __name__ == '__main__': refresh_quarto_yml(); proc_nbs(n_workers=0, force=True)"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True)
     if done.returncode: pytest.fail("\n".join(re.findall(r"^\w+Error: .*|^Exception: (?:.*\n){1,4}", done.stderr, re.M)) or done.stderr, pytrace=False)
+    pages.finish(folder/"_proc")
     return folder/"_proc", {name: Page(folder/"_proc"/name) for name in PATHS}
 
 
@@ -82,24 +81,81 @@ def test_site_settings_are_current(site):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_page(site, name):
-    folder, pages = site
-    page = pages[name]
-    assert page.front.get("title") and page.front.get("description")
-    website = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]
-    home, code = website["site-url"] + "/", f"{website['repo-url']}/blob/{website['repo-branch']}/"
-    published = {p.front["output-file"]: n for n, p in pages.items()}      # neural_field.html → 03_neural_field.ipynb
-    broken = []
-    for link in page.links + page.pictures:
-        if link.startswith(code):                                          # a file of this project, on GitHub
-            if not (ROOT/urlsplit(link[len(code):]).path).exists(): broken.append(link)
-            continue
-        if link.startswith(home): link = link[len(home):]
-        elif re.match(r"[a-z]+:", link): continue
-        path, anchor = unquote(urlsplit(link).path), urlsplit(link).fragment
-        target = published.get(path) or (urljoin(name, path) if path else name)
-        if not (folder/target).is_file(): broken.append(link)
-        elif anchor and target in pages and anchor not in pages[target].anchors: broken.append(f"{link}: no such heading")
-    assert not broken, broken
+    folder, made = site
+    assert not (found := pages.faults(name, made, folder)), "\n".join(found)
+
+
+def test_no_two_pages_are_published_under_one_name(site):
+    names = [f"{Path(name).parent}/{page.front['output-file']}" for name, page in site[1].items()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_open_in_colab(site, name):
+    assert not (found := pages.colab_faults(notebooks.read(PATHS[name]))), "\n".join(found)
+    links = [link["href"] for link in site[1][name].front.get("other-links", [])]
+    assert links == ([f"https://colab.research.google.com/github/pixnerd/pixnerd/blob/main/nbs/{name}"] if pages.on_colab(notebooks.read(PATHS[name])) else [])
+
+
+# --- would these checks notice? each fault is planted in a page, and must be named ---
+
+def plant(cells):
+    "Add cells to the end of a page."
+    def change(nb): nb.cells += cells
+    return change
+
+
+def text(source): return plant([nbformat.v4.new_markdown_cell(source)])
+
+
+def output(data, source="draw()", kind="display_data", **rest):
+    return plant([nbformat.v4.new_code_cell(source, outputs=[nbformat.v4.new_output(kind, **({"data": data} if data else {}), **rest)])])
+
+
+def without(key):
+    def change(nb): nb.cells[0].source = re.sub(rf"^{key}:.*\n(  .*\n)*", "", nb.cells[0].source, flags=re.M)
+    return change
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+PLANTED = {
+    "a dead link": (text("[away](99_nowhere.ipynb)"), "dead link: 99_nowhere.ipynb"),
+    "a dead anchor": (text("[there](01_patches.ipynb#no-such-place)"), "dead link: 01_patches.ipynb#no-such-place: no such heading"),
+    "a link to a file that is not in the repository": (text("[source](https://github.com/pixnerd/pixnerd/blob/main/tools/nothing.py)"), "dead link: https://github.com"),
+    "a missing picture": (text("![a cat](images/cat.png)"), "dead link: images/cat.png"),
+    "a picture without alt text": (text("![](images/readme/2.png)"), "picture without alt text: images/readme/2.png"),
+    "a drawn picture without alt text": (output({"image/png": PNG, "text/plain": "x"}), "picture without alt text"),
+    "an oversized page": (output({"image/png": PNG + "A" * 2_100_000, "text/plain": "x"}, "#| fig-alt: noise\ndraw()"), "too heavy: "),
+    "a live widget without a twin": (output({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "interactive(children=(IntSlider(),))"}), "a live output without a static twin"),
+    "a bare plotly figure": (output({"application/vnd.plotly.v1+json": {"data": []}}), "a live output without a static twin"),
+    "a figure that needs the network": (output({"text/html": "<script src='https://cdn.plot.ly/plotly.min.js'></script>"}), "not self-contained"),
+    "a stored error": (output(None, kind="error", ename="ValueError", evalue="no", traceback=[]), "a stored error, ValueError"),
+    "a misspelt name": (text("Trained with Pytorch on Cifar10 by PixNeRD."), "'Cifar10' (write CIFAR-10)"),
+    "no title": (without("title"), "no title"), "no description": (without("description"), "no description")}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_the_checks_name_a_planted_fault(site, tmp_path, fault):
+    folder, made = site
+    name, (change, told) = "00_show.ipynb", PLANTED[fault]
+    nb = nbformat.read(folder/name, as_version=4)
+    change(nb)
+    (tmp_path/"images").symlink_to(folder/"images")
+    (tmp_path/name).write_text(json.dumps(nb), encoding="utf-8")
+    found = pages.faults(name, made | {name: Page(tmp_path/name)}, folder)
+    assert any(told in line for line in found), found
+
+
+def test_spelling_leaves_code_and_right_names_alone():
+    right = "PixNerd's `imgs` and `utils`, $img$, [GitHub](https://github.com/x/utils), `pixnerd`, CIFAR-10, ImageNet, the field's blocks\n```\nimport utils, cfg\n```\n"
+    assert not pages.misspelt(pages.prose(right))
+    assert len(pages.misspelt(pages.prose("A nerf block of the utils, in color, on Github."))) == 4
+
+
+def test_a_notebook_that_colab_could_not_run_is_named():
+    cells = [nbformat.v4.new_code_cell(source) for source in (pages.COLAB_CELL, "import tensorboard", "open('../recipes/digits.yaml')", "from pixnerd.model import PixNerd")]
+    found = pages.colab_faults(nbformat.v4.new_notebook(cells=cells))
+    assert found == ["cell 1: imports tensorboard, which Colab would not have", "cell 2: reads a file of the checkout, which Colab has not"]
 
 
 def test_readme_links_resolve():

@@ -33,13 +33,14 @@ PICTURES = {"image/png": "png", "image/gif": "gif", "image/jpeg": "jpg", "image/
 
 
 def notebooks(names=()) -> list[Path]:
-    "Every notebook, or those whose names begin with one of `names` (`03`, `03_neural_field`, `index`), in reading order."
+    "Every notebook, or those whose names begin with one of `names` (`03`, `index`, `howto`, `studies/field`), in reading order."
     found = [p for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(NBS).parts)]
     found.sort(key=lambda p: (p.parent != NBS, p.stem != "index", p))
-    stems = [Path(name).stem for name in names]
-    for stem in stems:
-        if not any(p.stem.startswith(stem) for p in found): raise SystemExit(f"no notebook in nbs/ begins with {stem!r}")
-    return [p for p in found if not stems or any(p.stem.startswith(stem) for stem in stems)]
+    starts = [name.removeprefix("nbs/").removesuffix(".ipynb") for name in names]
+    begins = lambda p, start: p.stem.startswith(start) or p.relative_to(NBS).as_posix().startswith(start)
+    for start in starts:
+        if not any(begins(p, start) for p in found): raise SystemExit(f"no notebook in nbs/ begins with {start!r}")
+    return [p for p in found if not starts or any(begins(p, start) for start in starts)]
 
 
 def read(path: Path) -> dict:
@@ -139,7 +140,7 @@ def execute(names, check=False) -> bool:
             wrong = [f"cell {i} ({b['id']}): another output than the stored one" for i, (a, b) in enumerate(zip(old["cells"], new["cells"])) if a.get("outputs") != b.get("outputs")]
         elif not wrong: write_whole(path, nb2str(new))
         verdict = "" if not wrong else "  not as stored" if check else "  not stored"
-        print(f"  {path.stem:24s} {time.time()-start:4.0f} s{verdict}", *wrong, sep="\n    ", flush=True)
+        print(f"  {path.relative_to(NBS).with_suffix('').as_posix():24s} {time.time()-start:4.0f} s{verdict}", *wrong, sep="\n    ", flush=True)
         good &= not wrong
     return good
 
@@ -160,7 +161,7 @@ def test(names) -> bool:
         good = True
         for job in as_completed(jobs):
             ok, seconds = job.result()
-            print(f"  {jobs[job].stem:24s} {seconds:4.0f} s{'' if ok else '  FAILED'}", flush=True)
+            print(f"  {jobs[job].relative_to(NBS).with_suffix('').as_posix():24s} {seconds:4.0f} s{'' if ok else '  FAILED'}", flush=True)
             good &= ok
     return good
 
@@ -249,8 +250,10 @@ def docs() -> bool:
     "The site in _docs/. (nbdev_docs would also have Quarto rewrite README.md.)"
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
+    from pages import finish
     refresh_quarto_yml()
     pages = proc_nbs(n_workers=0, force=True)
+    finish(pages)
     subprocess.run(["quarto", "render", "--no-cache"], cwd=pages, check=True)
     shutil.rmtree("_docs", ignore_errors=True)
     shutil.move(pages/"_docs", "_docs")
@@ -263,7 +266,7 @@ def main() -> int:
     for command in execute, test, export_check, readme, docs:
         sub = commands.add_parser(command.__name__.replace("_", "-"), help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
-        if command in (execute, test): sub.add_argument("names", nargs="*", help="how their names begin, as 03 or index (default: all)")
+        if command in (execute, test): sub.add_argument("names", nargs="*", help="how their names begin, as 03, index or howto (default: all)")
         if command in (execute, readme): sub.add_argument("--check", action="store_true", help="compare only, write nothing")
     args = vars(parser.parse_args())
     os.chdir(ROOT)                                          # where nbdev looks for settings.ini
