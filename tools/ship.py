@@ -23,7 +23,6 @@ from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_lo
 ROOT = Path(__file__).resolve().parent.parent
 
 
-
 def judge_digits(model) -> dict:
     "What an independent judge makes of 500 digits."
     labels = [i % 10 for i in range(500)]
@@ -47,7 +46,7 @@ arguments = parser.parse_args()
 
 config = json.loads((arguments.run/"config.json").read_text())
 del config["out"]
-told = [(f.name.replace("_", "-"), config[f.name]) for f in fields(TrainConfig) if config.get(f.name, f.default) != f.default]
+told = [(f.name.replace("_", "-"), config[f.name]) for f in fields(TrainConfig) if config.get(f.name, f.default) != f.default and not f.metadata["free"]]      # what decides the weights
 record = {"command": " ".join(["pixnerd-train", *(f"--{'' if v is not False else 'no-'}{k}" + ("" if isinstance(v, bool) else f" {v}") for k, v in told)]), "config": config,
           "seconds": round(read_log(arguments.run)[-1]["seconds"]), "made_by": json.loads((arguments.run/"made_by.json").read_text())} | ({"note": arguments.note} if arguments.note else {})
 folder = save_pretrained(from_pretrained(latest_checkpoint(arguments.run)), ROOT/"pixnerd"/"weights"/arguments.name, torch.float16)
