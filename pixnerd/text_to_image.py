@@ -529,17 +529,18 @@ def outline(
     c, s = math.cos(math.radians(thing.angle)), math.sin(math.radians(thing.angle))
     return thing.radius * points @ np.array([[c, s], [-s, c]]) + (thing.x, thing.y)
 
-# %% ../nbs/14_text_to_image.ipynb #a43dae33
+# %% ../nbs/14_text_to_image.ipynb #d6965d8f
 def place_labels(
     things:Sequence[Thing], # what is labelled
 ) -> list[tuple[float, float]]: # middle of each label, in parts of the side
-    "Places for labels: below, above or further off, the first that is free of labels and other things."
+    "Places for labels: below, above, beside or further off, the first that is free of labels and other things."
     placed = []
     def free(x, y, mine): return all(abs(x - a) > .31 or abs(y - b) > .125 for a, b in placed) and \
         all(u is mine or abs(x - u.x) > .12 + .8 * u.radius or abs(y - u.y) > .05 + .8 * u.radius for u in things)
     for t in things:
         x, reach = min(max(t.x, .17), .83), 1.15 * t.radius + .07
-        places = [(x, y) for y in (t.y + reach, t.y - reach, t.y + reach + .13, t.y - reach - .13) if .05 < y < .95]
+        places = [(x, t.y + reach), (x, t.y - reach), (t.x - reach - .1, t.y), (t.x + reach + .1, t.y), (x, t.y + reach + .13), (x, t.y - reach - .13)]
+        places = [(x, y) for x, y in places if .16 < x < .84 and .05 < y < .95]
         placed.append(next((p for p in places if free(*p, t)), places[0]))
     return placed
 
