@@ -198,17 +198,19 @@ def run_controls(
     return dict(classes=Words(s.classes), seed=Number(s.seed), method=Menu(list(METHODS), s.method), order=Slider(1, 4, s.order), steps=Slider(1, 100, s.steps),
                 guidance=Slider(1., 8., s.guidance, .25), interval=Span(0., 1., s.interval), time_shift=Slider(.5, 6., s.time_shift, .25))
 
-# %% ../nbs/13_explore.ipynb #cd8669a9
+# %% ../nbs/13_explore.ipynb #89275215
 class Explorer:
     "Settings, a computation that is kept and can be abandoned, and a board."
     Settings, free, plays, keep, help = RunSettings, (), "", 24, "" # `plays`: what the play button moves; `keep`: results in memory
+    labels = {}                                                     # of controls that do not go by their setting's name
     def __init__(self,
         model:PixNerd|str|Path="digits", # a model, or what `from_pretrained` takes
         encode:Callable|None=None, # of a text model: `encode(texts)` gives (B, L, text_width)
         **start, # settings it starts with
     ):
         self.subject, self.cache, self.lock = open_subject(model, encode), OrderedDict(), threading.RLock()
-        usual = TEXT_RUN if self.subject.model.config.text_width else {}
+        text = bool(self.subject.model.config.text_width)
+        usual, self.labels = (TEXT_RUN, {"classes": "prompts"}) if text else ({}, {})
         self.settings = self.read({name: value for name, value in usual.items() if name in {f.name for f in fields(self.Settings)}} | start)
 
     def controls(self, s) -> dict: return run_controls(s)
@@ -506,7 +508,7 @@ def adjust_box(
         if c.high < box.min: box.min, box.max = c.low, c.high
         else: box.max, box.min = c.high, c.low
 
-# %% ../nbs/13_explore.ipynb #09240143
+# %% ../nbs/13_explore.ipynb #c67bc392
 class View:
     "An explorer's live view: controls, picture, buttons, and a line that says what is going on."
     def __init__(self,
@@ -515,8 +517,7 @@ class View:
     ):
         w = need("ipywidgets")
         self.explorer, self.settings, self.pinned, self.quiet = explorer, explorer.settings, None, False
-        shown = {"classes": "prompts"} if explorer.subject is not None and explorer.subject.model.config.text_width else {}
-        self.boxes = {name: make_box(w, shown.get(name, name), c) for name, c in explorer.controls(explorer.settings).items()}
+        self.boxes = {name: make_box(w, explorer.labels.get(name, name), c) for name, c in explorer.controls(explorer.settings).items()}
         self.canvas = canvas_class()(alt=f"{type(explorer).__name__}: {explorer.help}")
         self.line = w.HTML(f"<span style='opacity:.65'>{explorer.help}</span>", layout={"min_height": "30px", "flex": "1 1 auto"})
         self.written = w.Textarea(layout={"width": "100%", "height": "132px", "display": "none"}, description="", disabled=False)

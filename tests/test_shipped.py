@@ -11,8 +11,9 @@ import torch
 
 from pixnerd import make_noise, sample
 from pixnerd.checkpoints import SHIPPED, from_pretrained
-from pixnerd.evaluation import evaluate_digits
-from pixnerd.samplers import RECOMMENDED
+from pixnerd.evaluation import TextPainter, evaluate_digits
+from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
+from pixnerd.text_to_image import encoder_of, scene_prompts, score_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +39,18 @@ def test_the_record_says_what_is_measured(measured):
     for name in ("accuracy", "variety", "novelty"): assert record[name] == pytest.approx(measured[name], abs=.01)
     assert json.loads((SHIPPED["digits"]/"training.json").read_text())["command"].startswith("pixnerd-train ")
     assert sum(p.stat().st_size for p in SHIPPED["digits"].iterdir()) <= 4e6
+
+
+def test_scenes_are_drawn_as_asked_on_compositions_never_shown():
+    "A part of what its record was measured on, measured again: far above shuffled prompts, and near the record."
+    folder, model, record = SHIPPED["scenes"], from_pretrained("scenes"), json.loads((SHIPPED["scenes"]/"metrics.json").read_text())["held-out"]
+    prompts = {skill: texts[:12] for skill, texts in scene_prompts(50, "held-out").items()}
+    texts = [text for some in prompts.values() for text in some]
+    images = TextPainter(model, encoder_of(model), RECOMMENDED_TEXT)(texts, [50 * (i // 12) + i % 12 for i in range(len(texts))])
+    found = score_scenes(prompts, dict(zip(prompts, images.split(12))))
+    assert found["overall"]["low"] > found["control"]["high"] and found["overall"]["rate"] > record["overall"]["rate"] - .15
+    assert all(skill["low"] > skill["control"]["high"] for skill in record["skills"].values())
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 12e6 and json.loads((folder/"training.json").read_text())["command"].startswith("pixnerd-train --data scenes ")
 
 
 def test_a_plain_install_has_it_offline(tmp_path):
