@@ -55,6 +55,21 @@ cancels there. **A test on that flow flatters it**, so the page asks for slope 2
 noise that was tried. One noise is no measurement."""
 
 
+@entry("2026-11-23", "The text model that ships, by six skills", "python tools/scene_eval.py", "nbs/results/scenes.json", "pixnerd/weights/scenes/training.json")
+def scenes():
+    found, training = results("nbs/results/scenes.json"), results("pixnerd/weights/scenes/training.json")
+    held, known = found["table"]["held-out"], found["table"]["train"]
+    assert all(s["low"] > s["control"]["high"] for result in (held, known) for s in result["skills"].values()), "a skill is not above its control"
+    def told(r): return f"{r['rate']:.0%} [{r['low']:.0%}, {r['high']:.0%}]"
+    best = {name: max(found[name], key=lambda k: found[name][k]["overall"]["rate"]) for name in ("guidance", "time_shift")}
+    weakest = min(held["skills"], key=lambda s: held["skills"][s]["rate"])
+    return f"""Does a text model that a CPU can train learn compositions, or only the pictures it saw? {training['config']['steps']} steps of {training['config']['batch']} drawn scenes at 32 pixels; one pair of shape and colour in five was never shown.
+
+{table(["skill", "held-out pairs", "prompts shuffled", "training's pairs"], [[name, told(held["skills"][name]), told(held["skills"][name]["control"]), told(known["skills"][name])] for name in held["skills"]] + [["mean", told(held["overall"]), told(held["control"]), told(known["overall"])]])}
+
+It composes: every skill is far above its control on pairs it never saw. **{weakest.capitalize()} is its weakest skill.** In the sweeps on held-out pairs, one setting at a time, the best guidance scale was {best['guidance']} and the best time shift {best['time_shift']}; {", ".join(f"{told(r['overall'])} at {size} pixels" for size, r in found["size"].items())}. One model, one training seed: the intervals are over prompts."""
+
+
 @entry("2026-11-23", "The shipped model by solver, steps and guidance", "python tools/sampler_table.py", "nbs/results/samplers.json")
 def samplers():
     record = results("nbs/results/samplers.json")
