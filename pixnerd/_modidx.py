@@ -931,4 +931,6 @@ d = { 'settings': { 'branch': 'main',
                                      'pixnerd.transformer.product': ('transformer.html#product', 'pixnerd/transformer.py'),
                                      'pixnerd.transformer.rotary_table': ('transformer.html#rotary_table', 'pixnerd/transformer.py'),
                                      'pixnerd.transformer.rotate': ('transformer.html#rotate', 'pixnerd/transformer.py'),
-                                     'pixnerd.transformer.time_waves': ('transformer.html#time_waves', 'pixnerd/transformer.py')}}}
+                                     'pixnerd.transformer.time_waves': ('transformer.html#time_waves', 'pixnerd/transformer.py'),
+                                     'pixnerd.transformer.weight_gradient': ( 'transformer.html#weight_gradient',
+                                                                              'pixnerd/transformer.py')}}}

@@ -12,7 +12,7 @@ __all__ = ['paint_operator', 'unpaint_operator', 'constexpr', 'IMPLEMENTATIONS',
            'launch_forward', 'unpaint_fused', 'launch_backward', 'check_implementation', 'default_implementation',
            'why_not_lean', 'why_not_fused', 'interprets', 'has_triton', 'say_once', 'choose_implementation', 'paint']
 
-# %% ../nbs/04_fused_field.ipynb #f7a21295
+# %% ../nbs/04_fused_field.ipynb #d35b6314
 import logging
 import os
 import sys
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .neural_field import NeuralField, split_weights
-from .transformer import product
+from .transformer import product, weight_gradient
 
 # %% ../nbs/04_fused_field.ipynb #dfa4e9c2
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def paint_all(
             v[here] = paint_tile(x[here], parts, [read_weights(n[here], shape)[0] for n in numbers], shape)
     return out
 
-# %% ../nbs/04_fused_field.ipynb #dd9a158b
+# %% ../nbs/04_fused_field.ipynb #d34b1a8a
 def unpaint_all(
     grad:Tensor, # (M, C, Q) gradient of the velocity
     pixels:Tensor, # (M, C, Q) noisy pixels
@@ -253,7 +253,7 @@ def unpaint_all(
         here = slice(i, i + tile)
         grads = (unpaint_fused if fused else unpaint_lean)(grad[here], pixels[here], s[here], parts, shape, inner, sums, dx[here])
         for k, (g, (_, writer, _)) in enumerate(zip(grads, parts.blocks)):
-            sums.add(("writer", k), product(g.T, s[here].T)), sums.add(("bias", k), g.sum(0))
+            sums.add(("writer", k), weight_gradient(g, s[here])), sums.add(("bias", k), g.sum(0))
             if k: ds[here] += product(g, writer.to(g.dtype).T)
             else: ds[here] = product(g, writer.to(g.dtype).T)
     if not shape.depth: ds.zero_()
