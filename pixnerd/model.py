@@ -18,7 +18,7 @@ from .neural_field import ENCODINGS, LinearHead, make_field
 from .patches import patch_grid, patchify, unpatchify
 from .transformer import Block, Linear, RMSNorm, TimeEmbedding, rotary_table
 
-# %% ../nbs/05_model.ipynb #f2c78ae9
+# %% ../nbs/05_model.ipynb #4a1efffc
 @dataclass(frozen=True)
 class PixNerdConfig:
     "Everything that decides a model's shape; saved beside every checkpoint."
@@ -44,6 +44,7 @@ class PixNerdConfig:
     normalise:tuple[str, ...] = ("W1", "W2") # which generated weights are normalised
     output_norm:bool = True         # RMSNorm before the field's last layer
     noisy_pixels:bool = True        # the field sees the noisy pixel, not only its place
+    between:str = "evaluated"       # the encoding off the trained pixels, in larger patches: evaluated (published) or interpolated
 
     def __post_init__(self):
         object.__setattr__(self, "normalise", tuple(self.normalise))   # JSON brings a list
@@ -64,7 +65,7 @@ def check_config(
         if getattr(c, name) < 0: raise ValueError(f"{name} must not be negative, got {getattr(c, name)}")
     check_choices(c)
 
-# %% ../nbs/05_model.ipynb #7f098111
+# %% ../nbs/05_model.ipynb #505b5b79
 def check_choices(
     c:PixNerdConfig, # the configuration to check
 ) -> None: # raises `ValueError` naming the field, its value and what would do
@@ -77,12 +78,13 @@ def check_choices(
     if c.rotary_extent is not None and not c.rotary_extent > 0: raise ValueError(f"rotary_extent must be greater than 0, or None, got {c.rotary_extent}")
     if c.head == "field" and c.encoding == "none" and not c.noisy_pixels: raise ValueError("noisy_pixels must be True for encoding 'none': the field would see nothing")
     if c.encoding not in ENCODINGS: raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {c.encoding!r}")
+    if c.between not in ("evaluated", "interpolated"): raise ValueError(f"between must be 'evaluated' or 'interpolated', got {c.between!r}")
     if set(c.normalise) - {"W1", "W2"}: raise ValueError(f"normalise may hold 'W1' and 'W2', got {c.normalise}")
     if bool(c.num_classes) == bool(c.text_width):
         raise ValueError(f"either num_classes or text_width must be set, got {c.num_classes} and {c.text_width}")
     if c.text_width and not c.text_tokens: raise ValueError("text_tokens must be at least 1 for a text model, got 0")
 
-# %% ../nbs/05_model.ipynb #c9f63485
+# %% ../nbs/05_model.ipynb #b6b58ad3
 PRESETS:dict[str, PixNerdConfig] = {
     "L/16":        PixNerdConfig(width=1024, heads=16, depth=22, field_depth=2),
     "XL/16":       PixNerdConfig(width=1152, heads=16, depth=26, field_depth=4),
@@ -94,7 +96,7 @@ PRESETS:dict[str, PixNerdConfig] = {
     "digits":      PixNerdConfig(width=128, heads=4, depth=4, field_depth=1, patch=8, image_size=32, channels=1,
                                  num_classes=10, field_width=32),
     "scenes":      PixNerdConfig(width=128, heads=4, depth=6, field_depth=1, patch=8, image_size=32, num_classes=0, text_width=39,
-                                 text_tokens=12, text_depth=1, text_encoder="words", field_width=32),
+                                 text_tokens=12, text_depth=1, text_encoder="words", field_width=32, between="interpolated"),
 }
 
 # %% ../nbs/05_model.ipynb #d97bd46c
@@ -162,7 +164,7 @@ def read_image(
         f"base_size {tuple(base_size)} gives {rows}x{cols} patches of {patch} pixels, which do not divide an image of {height}x{width}")
     return base, (rows, cols), (height // rows, width // cols)
 
-# %% ../nbs/05_model.ipynb #d94fc2ee
+# %% ../nbs/05_model.ipynb #50623675
 def make_decoder(
     c:PixNerdConfig, # the model's configuration
 ) -> nn.Module: # a `NeuralField` or a `LinearHead`
@@ -170,7 +172,7 @@ def make_decoder(
     if c.head == "linear": return LinearHead(c.width, c.channels, c.patch)
     return make_field(c.width, c.channels, c.patch, width=c.field_width, ratio=c.field_ratio, depth=c.field_depth,
                       encoding=c.encoding, frequencies=c.frequencies, normalise=c.normalise,
-                      output_norm=c.output_norm, noisy_pixels=c.noisy_pixels)
+                      output_norm=c.output_norm, noisy_pixels=c.noisy_pixels, between=c.between)
 
 # %% ../nbs/05_model.ipynb #62656cbb
 def initialise(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODINGS', 'pixel_places', 'cosine_atoms', 'dct', 'integer_dct', 'sincos', 'separable_cosine', 'no_encoding',
-           'encoding_table', 'split_weights', 'FieldBlock', 'PixelEmbedding', 'PixelVelocity', 'NeuralField',
-           'make_field', 'LinearHead']
+           'encoding_table', 'interpolate_encoding', 'split_weights', 'FieldBlock', 'PixelEmbedding', 'PixelVelocity',
+           'NeuralField', 'make_field', 'LinearHead']
 
 # %% ../nbs/03_neural_field.ipynb #8e873540
 import math
@@ -96,7 +96,7 @@ def no_encoding(
 ENCODINGS:dict[str, Callable] = {"dct": dct, "integer-dct": integer_dct, "sincos": sincos,
                                  "separable-cosine": separable_cosine, "none": no_encoding}
 
-# %% ../nbs/03_neural_field.ipynb #8064c103
+# %% ../nbs/03_neural_field.ipynb #e68ff8dc
 @kept_table
 def encoding_table(
     name:str, # a name in `ENCODINGS`
@@ -104,11 +104,23 @@ def encoding_table(
     count:int=8, # frequencies K an axis
     base:int=16, # patch side the model was trained with
     device:torch.device|str="cpu",
+    between:str="evaluated", # off the trained pixels the encoding is "evaluated" (published) or "interpolated"
 ) -> Tensor: # (h·w, channels); shared between callers: do not write to it
     "The coordinate channels of a patch's pixels, kept for the next call."
     if name not in ENCODINGS: raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {name!r}")
+    if between == "interpolated" and tuple(patch) != (base, base): return interpolate_encoding(encoding_table(name, (base, base), count, base, device), base, patch)
     extra = {"extent": float(base)} if name == "separable-cosine" else {}
     return ENCODINGS[name](patch, count, device, **extra)
+
+# %% ../nbs/03_neural_field.ipynb #c69dca1c
+def interpolate_encoding(
+    table:Tensor, # (base², channels) at the trained pixels
+    base:int, # trained patch side
+    patch:tuple[int, int], # the patch (height, width) to paint, in pixels
+) -> Tensor: # (h·w, channels)
+    "An encoding between the pixels where a model knows it (bicubic; corners stay corners)."
+    if not table.shape[1]: return table.new_empty(patch[0] * patch[1], 0)
+    return F.interpolate(table.T.reshape(1, -1, base, base), tuple(patch), mode="bicubic", align_corners=True)[0].flatten(1).T.contiguous()
 
 # %% ../nbs/03_neural_field.ipynb #7ab4fec2
 def split_weights(
@@ -150,7 +162,7 @@ class FieldBlock(nn.Module):
         w1, w2 = weights
         return h + F.silu(self.norm(h) @ w1) @ w2
 
-# %% ../nbs/03_neural_field.ipynb #70da4cca
+# %% ../nbs/03_neural_field.ipynb #91d8535a
 class PixelEmbedding(nn.Module):
     "The field's first layer: a noisy pixel and its place become h numbers."
     def __init__(self,
@@ -160,9 +172,10 @@ class PixelEmbedding(nn.Module):
         encoding:str="dct", # a name in `ENCODINGS`
         frequencies:int=8, # coordinate frequencies K an axis
         noisy_pixels:bool=True, # False: the field knows only the place
+        between:str="evaluated", # the encoding off the trained pixels: see `encoding_table`
     ):
         super().__init__()
-        self.places = partial(encoding_table, encoding, count=frequencies, base=patch)
+        self.places = partial(encoding_table, encoding, count=frequencies, base=patch, between=between)
         self.split = [channels if noisy_pixels else 0, self.places((patch, patch)).shape[1]]
         self.linear = nn.Linear(sum(self.split), width)
 
@@ -224,7 +237,7 @@ class NeuralField(nn.Module):
 
     def forward(self, patches:Tensor, s:Tensor) -> Tensor: return self.paint(patches, self.write(s))
 
-# %% ../nbs/03_neural_field.ipynb #afd68225
+# %% ../nbs/03_neural_field.ipynb #1605c899
 def make_field(
     token_width:int, # token width d
     channels:int=3, # image channels C
@@ -237,9 +250,10 @@ def make_field(
     normalise:Sequence[str]=("W1", "W2"), # which generated weights are normalised
     output_norm:bool=True, # RMSNorm before the last layer
     noisy_pixels:bool=True, # the field sees the noisy pixel, not only its place
+    between:str="evaluated", # the encoding off the trained pixels: see `encoding_table`
 ) -> NeuralField: # ready for `field(patches, tokens)`
     "Put a field together from the choices the paper ablates; the defaults are the published ones."
-    return NeuralField(PixelEmbedding(channels, patch, width, encoding, frequencies, noisy_pixels),
+    return NeuralField(PixelEmbedding(channels, patch, width, encoding, frequencies, noisy_pixels, between),
                        [FieldBlock(token_width, width, ratio, normalise) for _ in range(depth)],
                        PixelVelocity(width, channels, output_norm))
 

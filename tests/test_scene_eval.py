@@ -14,7 +14,7 @@ from scipy import stats
 
 from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, RELATIONS, SHAPES, SIZES, SKILLS, Group, Scene, Thing, caption, draw_scene, make_scene, noun, paints,
                           parse_caption)
-from pixnerd.text_to_image import (DOUBT, REASONS, derange, judge_scene, mean_rate, read_scene, read_scenes, reading_accuracy, scene_prompts, score_scenes,
+from pixnerd.scene_eval import (DOUBT, REASONS, derange, judge_scene, mean_rate, read_scene, read_scenes, reading_accuracy, scene_prompts, score_scenes,
                                    show_readings, show_scores, wilson)
 
 

@@ -13,7 +13,8 @@ from pixnerd import make_noise, sample
 from pixnerd.checkpoints import SHIPPED, from_pretrained
 from pixnerd.evaluation import TextPainter, evaluate_digits
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
-from pixnerd.text_to_image import encoder_of, scene_prompts, score_scenes
+from pixnerd.scene_eval import scene_prompts, score_scenes
+from pixnerd.text_to_image import encoder_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,8 @@ from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
 from pixnerd.cli import draw_images
 from pixnerd.evaluation import TextPainter, evaluate_digits, fidelity_digits
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
-from pixnerd.text_to_image import encoder_of, scene_prompts, score_scenes
+from pixnerd.scene_eval import scene_prompts, score_scenes
+from pixnerd.text_to_image import encoder_of
 from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
 
 ROOT = Path(__file__).resolve().parent.parent
