@@ -30,7 +30,7 @@ LIVE_TEXT = re.compile(r"\b(interactive|\w*Box|FigureWidget|Tab)\(children=|Unab
 COLAB_EXTRAS = "explore,evaluate"
 COLAB_CELL = f"""#| hide
 if "google.colab" in str(get_ipython()): get_ipython().run_line_magic("pip", "install -q 'pixnerd[{COLAB_EXTRAS}] @ git+{GIT}'")"""
-COLAB_BRINGS = {"pytest", "IPython"}
+COLAB_BRINGS = {"pytest", "IPython", "cycler"}                                    # cycler comes with matplotlib
 
 # Words of this project (DESIGN.md) and names of others, as they are written; left a pattern that must not stand in prose.
 SPELLING = {r"ne?rf blocks?|nerd blocks?": "field block", r"[xs][ _-]embedders?": "patch embedding, pixel embedding", r"imgs?": "images", r"utils|helpers|misc": "what it really is", r"hyper-?network": "field",
