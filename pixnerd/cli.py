@@ -178,7 +178,7 @@ def train_main(arguments:Sequence[str]) -> None:
     if is_first(): print_run(config, whole)
     if not whole: raise SystemExit(130)
 
-# %% ../nbs/17_cli.ipynb #d0e8b3d5
+# %% ../nbs/17_cli.ipynb #7ddda29e
 def print_run(
     config:TrainConfig, # the run
     whole:bool, # whether it reached its last step
@@ -186,7 +186,7 @@ def print_run(
     "What a finished or stopped run leaves to be said."
     last = read_log(config.out)[-1] if (Path(config.out)/"log.jsonl").read_text().strip() else {}
     for count, what in ((last.get("skipped"), "steps were skipped: their gradients were not finite, or far above the usual"),
-                        (last.get("unreadable"), f"images could not be read: {Path(config.out)/'unreadable.json'}")):
+                        (last.get("unreadable"), f"unreadable images were left out: {Path(config.out)/'unreadable.json'}")):
         if count: print(f"{count} {what}")
     print(f"trained: {latest_checkpoint(config.out)}" if whole else f"stopped: {latest_checkpoint(config.out)}; to go on, run the same command")
 
