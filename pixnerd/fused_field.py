@@ -10,7 +10,8 @@ __all__ = ['paint_operator', 'unpaint_operator', 'constexpr', 'IMPLEMENTATIONS',
            'unpaint_shape', 'keep_inputs', 'operator_gradient', 'paint_lean', 'field_delta', 'forward_kernel',
            'backward_pixels', 'backward_kernel', 'inverse_lengths', 'unlengthen', 'load_kernels', 'kernel_sizes',
            'launch_forward', 'unpaint_fused', 'launch_backward', 'check_implementation', 'default_implementation',
-           'why_not_lean', 'why_not_fused', 'interprets', 'has_triton', 'say_once', 'choose_implementation', 'paint']
+           'why_not_lean', 'why_not_fused', 'interprets', 'has_triton', 'say_once', 'is_watched',
+           'choose_implementation', 'paint']
 
 # %% ../nbs/04_fused_field.ipynb #d35b6314
 import logging
@@ -658,14 +659,21 @@ def say_once(
     "Tell the log, once."
     logging.getLogger("pixnerd").warning(message)
 
-# %% ../nbs/04_fused_field.ipynb #17c41bdd
+# %% ../nbs/04_fused_field.ipynb #8194ed64
+def is_watched(
+    field:NeuralField, # the field
+) -> bool: # False while a compiler traces
+    "Whether forward hooks listen to a field or its parts."
+    return not torch.compiler.is_compiling() and any(m._forward_hooks or m._forward_pre_hooks for m in field.modules())
+
+# %% ../nbs/04_fused_field.ipynb #fa170ab9
 def choose_implementation(
     field:NeuralField, # the field
     s:Tensor, # (B, N, d) tokens
     name:str="auto", # a name in `IMPLEMENTATIONS`
 ) -> str: # plain, lean or fused; raises `ValueError` where the named one cannot run
     "Decide how a field is painted."
-    if check_implementation(name) == "plain": return name
+    if check_implementation(name) == "plain" or name == "auto" and is_watched(field): return "plain"
     reasons = {"lean": why_not_lean, "fused": partial(why_not_fused, field, s)}
     if name != "auto":
         if reason := reasons[name](): raise ValueError(f"field_impl={name!r} cannot run: {reason}")

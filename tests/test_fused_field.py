@@ -216,6 +216,19 @@ def test_a_choice_that_cannot_run_says_why(monkeypatch):
     with pytest.raises(ValueError, match="Triton is not installed"): choose_implementation(field, s, "fused")
 
 
+def test_hooks_hear_the_parts_of_a_fresh_models_field():
+    "A researcher's hook on the decoder, or on a block of it, is called; and nothing else changes."
+    model, heard = PixNerd.from_preset("digits").eval(), []
+    torch.nn.init.normal_(model.decoder.out.linear.weight)
+    given = torch.randn(2, 1, 32, 32), torch.rand(2), torch.tensor([1, 2])
+    with torch.no_grad(): before = model(*given)
+    hooks = [part.register_forward_hook(lambda m, *_: heard.append(type(m).__name__)) for part in (model.decoder, model.decoder.blocks[0])]
+    with torch.no_grad(): assert_close(model(*given), before, atol=1e-5, rtol=0)
+    assert heard == ["FieldBlock", "NeuralField"]
+    for hook in hooks: hook.remove()
+
+
+
 def test_falling_back_is_said_once(caplog):
     say_once.cache_clear()
     field, x, s = awake_field(), torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 12)

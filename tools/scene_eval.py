@@ -44,7 +44,7 @@ table, sweep = ({split: scene_prompts(count, split, a.seed) for split in ("held-
 jobs = [("table", split, prompts, {}, side, "") for split, prompts in table.items()]
 few = sweep["held-out"]
 jobs += [("guidance", g, few, {"guidance_scale": g}, side, "") for g in GUIDANCE] + [("time_shift", s, few, {"time_shift": s}, side, "") for s in SHIFTS]
-jobs += [(method, n, few, {"method": method, "steps": n}, side, "") for method in ("adams", "euler") for n in STEPS] + [(f"size, {which}" if which else "size", side * k, few, {}, side * k, which) for which in models for k in SIZES]
+jobs += [(method, n, few, {"method": method, "steps": n}, side, "") for method in ("adams", "euler") for n in STEPS] + [(f"size, {which}" if which else "size", f"{side * k} px", few, {}, side * k, which) for which in models for k in SIZES]
 jobs = [job for job in jobs if not a.only or job[0].partition(",")[0] == a.only]
 if not jobs: raise SystemExit(f"only must be one of table, guidance, time_shift, adams, euler, size, got {a.only!r}")
 
