@@ -88,12 +88,6 @@ def test_the_lean_field_saves_what_it_says():
     assert peaks["lean"] <= .5 * peaks["published"], peaks
 
 
-def test_the_field_costs_at_most_a_twentieth_of_the_memory_of_training():
-    "XL/16 at batch 32, everything counted, against the same transformer with a linear head."
-    total = {way: sum(training_memory(PRESETS["XL/16"], way, 32).values()) for way in ("lean", "linear")}
-    assert total["lean"] <= 1.05 * total["linear"], total
-
-
 def test_operations_are_those_that_pytorch_counts():
     torch.manual_seed(0)
     model, (x, _, t, cond) = awake(PixNerd(TINY)), make_batch(TINY, 1)
@@ -136,7 +130,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_built(tmp_path):
     assert one == 4 * 700_589_219 and held_bytes(PRESETS["XL/16"], ["lean", "plain compiled"], ["train"]) == 5 * one
     assert held_bytes(PRESETS["XL/16"], ["published", "lean"], ["gradients", "train"]) == 8 * one
     ways = "published,lean,linear,off"
-    huge = BenchConfig(preset="XL/16", depth=5000, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
+    huge = BenchConfig(preset="XL/16", depth=1500, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
     with pytest.raises(ValueError, match="needs .* GB of memory before the first image, this machine has .*: choose a smaller preset, fewer ways or tasks, or --quick"): next(bench(huge))
     assert not any(tmp_path.iterdir())
 

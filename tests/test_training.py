@@ -77,8 +77,8 @@ def test_stopped_and_run_again_equals_uninterrupted(whole, tmp_path, number):
     "The process is told to stop at step 6, after the checkpoint of step 5; what follows must not show it."
     out = tmp_path/"run"
     code = (f"import os; from pixnerd.training import TrainConfig; import pixnerd.cli as cli; inner = cli.train\n"
-            f"def train(config):\n"
-            f"    for step in inner(config):\n"
+            f"def train(*given):\n"
+            f"    for step in inner(*given):\n"
             f"        if step.step == 6: os.kill(os.getpid(), {int(number)})\n"
             f"        yield step\n"
             f"cli.train = train; cli.train_command()")

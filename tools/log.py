@@ -76,7 +76,7 @@ Yes: by recomputing in tiles that fit the caches. Counted, not timed: training m
 faster than MKL, the speed is nearly that of the published arithmetic** ({other['ratio']:.2f} for the same training step with oneDNN off): what is left there is the memory. And **hand-written RMSNorm and gate in the transformer gained nothing** in paired runs and were taken out again. No GPU run was made."""
 
 
-@entry("2026-11-23", "The text model that ships, by six skills", "python tools/scene_eval.py", "nbs/results/scenes.json", "pixnerd/weights/scenes/training.json")
+@entry("2026-11-23", "The text model that ships, by six skills", "python tools/scene_eval.py", "nbs/results/scenes.json", "pixnerd/weights/scenes/training.json", "pixnerd/weights/scenes/metrics.json")
 def scenes():
     found, training = results("nbs/results/scenes.json"), results("pixnerd/weights/scenes/training.json")
     held, known = found["table"]["held-out"], found["table"]["train"]
