@@ -198,11 +198,3 @@ def test_the_command(tmp_path):
     done = run("--ways", "ours")
     assert done.returncode == 2 and done.stderr.startswith("error: ways must be of") and len(done.stderr.splitlines()) == 1
     assert "--quick" in run("--help").stdout
-
-
-def test_the_gpu_script_rehearses(tmp_path):
-    "The one call that measures on a GPU, in CPU mode."
-    done = subprocess.run([sys.executable, ROOT/"tools/benchmarks.py", "--device", "cuda", "--rehearse", "--out", tmp_path/"b.json"], cwd=ROOT, capture_output=True, text=True, env=dict(__import__("os").environ, PYTHONPATH=str(ROOT)))
-    assert done.returncode == 0, done.stderr[-1500:]
-    made = json.loads((tmp_path/"b.json").read_text())
-    assert set(made["series"]) == {"XL/16, 256 px", "XL/16, 512 px", "XL/16, other decoders", "XL/16, published arithmetic", "XL/16, sampling"} and {"roofline", "memory", "account"} <= set(made)
