@@ -134,11 +134,11 @@ def run_encoder(
     config:TrainConfig, # text, preset, start_from, device
 ) -> Callable[[Sequence[str]], Tensor]|None: # None for a class model; raises `ValueError` where it cannot be had
     "The text encoder of a training run."
-    shape, name = PRESETS[config.preset], config.text
-    if config.start_from:
+    name = config.text
+    if not name and config.start_from:
         folder = latest_checkpoint(config.start_from) or SHIPPED.get(config.start_from, Path(config.start_from))
-        shape = read_config(folder/"config.json") if (folder/"config.json").is_file() else PRESETS["XXL/16-text"] if name else None
-    name = name or (shape.text_encoder if shape else "")
+        name = read_config(folder/"config.json").text_encoder if (folder/"config.json").is_file() else ""
+    elif not name: name = PRESETS[config.preset].text_encoder
     return load_text_encoder(name, device=pick_device(config.device)) if name else None
 
 # %% ../nbs/17_cli.ipynb #07799af6
