@@ -277,15 +277,16 @@ ERROR = Measure("loss", "held-out error", ".4f", relative=True)
 FID = Measure("fid-digits", "fid-digits", ".2f")
 READ = Measure("accuracy", "read as asked", ".0%", lower_is_better=False, points=True)
 
-# %% ../nbs/18_studies.ipynb #16b0bc3b
+# %% ../nbs/18_studies.ipynb #9356d210
 class Study:
     "The results of a study."
     def __init__(self,
-        path:str|Path, # file written by `tools/studies.py`; raises `ValueError` for anything else
+        source:str|Path|dict, # file written by `tools/studies.py`, or what is in it; raises `ValueError` for anything else
     ):
-        try: self.record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as e: raise ValueError(f"{path} is no result of a study: {e}") from None
-        if not isinstance(self.record, dict) or not self.record.get("rows"): raise ValueError(f"{path} is no result of a study: it holds no rows")
+        told = "this" if isinstance(source, dict) else source
+        try: self.record = source if isinstance(source, dict) else json.loads(Path(source).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as e: raise ValueError(f"{told} is no result of a study: {e}") from None
+        if not isinstance(self.record, dict) or not self.record.get("rows"): raise ValueError(f"{told} is no result of a study: it holds no rows")
         self.rows = {(row["arm"], row["seed"]): row for row in self.record["rows"]}
         self.arms = list(dict.fromkeys(row["arm"] for row in self.record["rows"]))
 
@@ -331,7 +332,7 @@ def compare_arms(
         rows.append([arm, f"{study.parameters(arm) / 1e6:.2f} M", *cells, verdict])
     return as_table(["arm", "parameters", *(m.name for m in measures), f"by {measures[0].name}"], rows)
 
-# %% ../nbs/18_studies.ipynb #45a28620
+# %% ../nbs/18_studies.ipynb #34151046
 def show_changes(
     study:Study,
     pairs:Sequence[tuple[str, str]], # (arm, baseline)
@@ -345,9 +346,9 @@ def show_changes(
             for y, (arm, baseline) in enumerate(pairs):
                 d, now, then = study.change(arm, baseline, m), study.mark(arm), study.mark(baseline)
                 colour = {"better": PALETTE[2], "worse": PALETTE[1]}.get(d.verdict(m.lower_is_better), ".55")
-                axis.plot([m.change(now[s][m.key], then[s][m.key]) for s in now.keys() & then.keys()], [y] * d.seeds, "o", ms=3, color=colour, alpha=.5, mew=0)
+                axis.plot([m.change(now[s][m.key], then[s][m.key]) for s in now.keys() & then.keys()], [y + .27] * d.seeds, "o", ms=2.6, color=colour, mew=0)
                 axis.errorbar(d.mean, y, xerr=d.half, fmt="|", color=colour, lw=2, ms=9, mew=2)
             axis.axvline(0, color=".3", lw=.8)
-            axis.set(ylim=(len(pairs) - .5, -.5), xlabel=f"{m.name}, change" + (" in %" if m.relative else " in points" if m.points else ""))
+            axis.set(ylim=(len(pairs) - .4, -.5), xlabel=f"{m.name}, change" + (" in %" if m.relative else " in points" if m.points else ""))
             axis.set_yticks(range(len(pairs)), (names or [arm for arm, _ in pairs]) if axis is axes[0] else [""] * len(pairs))
     return picture

@@ -8,9 +8,9 @@ named with its section and has no table. Newest entries come first; nothing is t
 import argparse
 import json
 import sys
-from statistics import mean, stdev
 
 from notebooks import ROOT, write_whole
+from pixnerd.studies import ERROR, FID, READ, Measure, Study, as_table, compare_arms
 
 HEAD = """<!-- Made by `python tools/log.py`: edit the entries there. -->
 
@@ -33,19 +33,122 @@ def entry(date: str, title: str, command: str, *files: str):
 def results(path: str): return json.loads((ROOT/path).read_text(encoding="utf-8"))
 
 
-def table(heads, rows) -> str: return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (heads, ["---"] * len(heads), *rows))
-
-
-def interval(values) -> tuple[float, float]:
-    "Mean and half the width of its 95 % interval."
-    from scipy.stats import t
-    return mean(values), t.ppf(.975, len(values) - 1) * stdev(values) / len(values) ** .5
-
-
 def hardware(record) -> str:
     "What made a results file."
     made = record["made_by"][0] if isinstance(record["made_by"], list) else record["made_by"]
     return f"{made['cpu'] if made['device'] == 'cpu' else made['device']}, {made['threads']} thread{'s' * (made['threads'] > 1)}, torch {made['torch']}"
+
+
+def study(name: str) -> Study: return Study(results(f"nbs/results/{name}.json"))
+
+
+def verdicts(s: Study, baseline: str, *arms: str, measure: Measure = ERROR, **at) -> list[str]:
+    "What each arm is worth against a baseline."
+    return [s.change(arm, baseline, measure, **at).verdict(measure.lower_is_better) for arm in arms]
+
+
+@entry("2026-11-23", "Field or linear head, by patch", "python tools/studies.py heads", "nbs/results/heads.json")
+def heads():
+    s = study("heads")
+    steps, patches = s.record["scale"]["steps"], (2, 4, 8, 16)
+    equal = {p: round(steps * s.record["times"][f"patch {p}"][f"linear, patch {p}"]["ratio"]) for p in patches}
+    def told(p, m, at): return m.tell(d := s.change(f"field, patch {p}", f"linear, patch {p}", m, before=at)) + {"not resolved": ", not resolved"}.get(d.verdict(), "")
+    def verdict(p, m, at): return s.change(f"field, patch {p}", f"linear, patch {p}", m, before=at).verdict()
+    assert all(verdict(16, m, at) == "better" for m in (ERROR, FID) for at in (steps, equal[16])), "patch 16"
+    assert (verdict(8, ERROR, steps), verdict(8, ERROR, equal[8]), verdict(8, FID, steps), verdict(8, FID, equal[8])) == ("not resolved", "worse", "better", "better"), "patch 8"
+    assert all(verdict(p, ERROR, at) == "worse" for p in (2, 4) for at in (steps, equal[p])), "patches 2 and 4"
+    return f"""Does a field paint large patches better than a linear layer? Equal parameters, the same 16 tokens, patches that grow with the image; change of the field against the linear head.
+
+{as_table(["patch", "held-out error, equal steps", "equal time", "fid-digits, equal steps", "equal time"], [[p, *(told(p, m, at) for m in (ERROR, FID) for at in (steps, equal[p]))] for p in patches])}
+
+At patches of 16 the field wins by far: a linear head cannot bring 256 values of noise through a token of 128. **At 2 and 4 the linear head wins**, in error, and more so for equal time. At 8 the field's pictures are better in both comparisons, while for equal time the linear head's *error* is lower: one loss does not rank models. One data set, one width, early in training. [The study](nbs/studies/heads.ipynb)."""
+
+
+@entry("2026-11-23", "Why velocity survives: noisy pixels in the field", "python tools/studies.py pixels", "nbs/results/pixels.json")
+def pixels():
+    s = study("pixels")
+    assert all(verdicts(s, f"field, width {w}", f"field without pixels, width {w}", f"linear, width {w}") == ["worse"] * 2 for w in (32, 64)), "narrow tokens"
+    kinds = ("field", "field without pixels", "linear")
+    growth = {kind: s.mean(f"{kind}, width 32").mean / s.mean(f"{kind}, width 128").mean for kind in kinds}
+    assert growth["field"] < 1.6 and min(growth["field without pixels"], growth["linear"]) > 3
+    assert all(mark["loss"] > .5 for mark in s.mark("linear, width 32").values()), "below the floor of a linear bottleneck"
+    return f"""Is it because the field sees the noisy pixels that predicting velocity works with large patches? Patches of 64 values, tokens of 32, 64 and 128. Held-out error:
+
+{as_table(["token width", *kinds], [[w, *(f"{s.mean(f'{kind}, width {w}').mean:.3f}" for kind in kinds)] for w in (32, 64, 128)])}
+
+Yes. Without noisy pixels a field fails as a linear head does, where the token is narrower than the patch, and recovers where it is wider; with them it hardly cares. Predicting the clean image with a linear head, the other way out, was not tried. [The study](nbs/studies/pixels.ipynb)."""
+
+
+@entry("2026-11-23", "Encodings in a trained model", "python tools/studies.py encodings --seeds 5", "nbs/results/encodings.json")
+def encodings_trained():
+    s = study("encodings")
+    found = dict(zip(s.arms[1:], verdicts(s, "dct", *s.arms[1:])))
+    assert found == {"integer-dct": "not resolved", "sincos": "not resolved", "separable-cosine": "worse", "none": "worse"}, found
+    assert [verdicts(s, "dct", "sincos", "integer-dct", measure=m) for m in (FID, READ)] == [["worse", "not resolved"]] * 2
+    return f"""Which encoding, when the field sees noisy pixels and the token changes with the image?
+
+{compare_arms(s, "dct")}
+
+**The paper's order holds in pictures**: dct draws better ones than sin/cos, so that the entry on a single patch, below, does not carry over; in the error it is not resolved. Whole or fractional frequencies: no difference that lasted. Three seeds had *resolved* that whole ones draw worse, and two more took it back. [The study](nbs/studies/encodings.ipynb)."""
+
+
+@entry("2026-11-23", "The field's shape", "python tools/studies.py shape --seeds 5", "nbs/results/shape.json")
+def shape():
+    s = study("shape")
+    found = dict(zip(s.arms[1:], verdicts(s, "as the preset", *s.arms[1:])))
+    assert [arm for arm, v in found.items() if v == "worse"] == ["normalised: W1; no output norm", "field width 64", "2 + 3 blocks"] and "better" not in found.values(), found
+    return f"""Norms, width, and blocks of the field against blocks of the transformer, one change at a time.
+
+{compare_arms(s, "as the preset")}
+
+**Any one norm will do here**; without the output norm and with one matrix only normalised the error is far worse. A wider field is not better, and with five blocks in all the transformer needs them more than the field. Nine comparisons at 95 %: the verdict on width is near its limit. [The study](nbs/studies/shape.ipynb)."""
+
+
+@entry("2026-11-23", "Solvers, steps, guidance interval", "python tools/studies.py solvers", "nbs/results/solvers.json")
+def solvers():
+    s, far = study("solvers"), Measure("distance", "distance to a fine solution", ".3f", relative=True)
+    def verdict(arm, base, m): return s.change(arm, base, m).verdict(m.lower_is_better)
+    def told(name, n, m, ending=""): return f"{s.mean(f'{name}, {n} evaluations{ending}', m).mean:{m.spec}}"
+    assert all(verdict(f"Adams 2, {n} evaluations", f"Euler, {n} evaluations", far) == "better" for n in (6, 12, 25))
+    assert [verdict(f"Adams 2, {n} evaluations", f"Euler, {n} evaluations", FID) for n in (6, 12, 25)] == ["better", "not resolved", "not resolved"]
+    assert all(verdict(f"Adams 4, {n} evaluations, scale 3.5", f"Euler, {n} evaluations, scale 3.5", far) == "worse" for n in (6, 12))
+    recall = Measure("recall-digits", "recall", ".2f", lower_is_better=False)
+    spans = [f"scale 3 on {span}" for span in ("0 to 1", "0.1 to 1", "0.3 to 1")]
+    assert [verdict(b, a, recall) for a, b in zip(spans, spans[1:])] == ["better"] * 2
+    return f"""Does the shorter way to the flow's end make better pictures, and when should guidance act? The shipped digits, three sets of noises.
+
+{as_table(["evaluations", "Euler: distance", "Adams 2", "Euler: fid-digits", "Adams 2", "scale 3.5, distance: Euler", "Adams 2", "Adams 4"], [[n, *(told(name, n, m) for m in (far, FID) for name in ("Euler", "Adams 2")), *(told(name, n, far, ", scale 3.5") for name in ("Euler", "Adams 2", "Adams 4"))] for n in (6, 12, 25)])}
+
+Adams is nearer at every cost; **pictures notice only at six evaluations**. Order 4 is unstable under guidance with few evaluations, as the paper says. At scale 3, recall is {", ".join(f"{s.mean(arm, recall).mean:.2f} guiding on {arm.split(' on ')[1]}" for arm in spans)}: when guidance acts matters more than how strongly. [The study](nbs/studies/solvers.ipynb)."""
+
+
+@entry("2026-11-23", "Any resolution: right, whole, better than enlarged?", "python tools/studies.py sizes", "nbs/results/sizes.json")
+def sizes():
+    s, seams = study("sizes"), Measure("seams", "seams", ".2f")
+    arms = {size: [f"scenes, {size} px, {way}" for way in ("evaluated", "interpolated", "enlarged")] for size in (64, 128)}
+    for torn, whole, flat in arms.values():
+        assert s.change(whole, flat, READ).verdict(False) == "not resolved" and s.change(whole, flat, seams).verdict() == "worse" and s.change(torn, flat, READ).verdict(False) == "worse"
+    return f"""Larger than trained is possible (the entry on the encoding between the pixels). Is it *better* than enlarging a picture drawn at the trained size? Scenes: read as asked, and steps across patch borders over those inside.
+
+{as_table(["side", *(f"{way}: {what}" for way in ("evaluated", "interpolated", "enlarged") for what in ("read", "seams"))], [[size, *(f"{s.mean(arm, m).mean:{m.spec}}" for arm in some for m in (READ, seams))] for size, some in arms.items()])}
+
+**Not by these measures.** Interpolated drawings are read as well as enlarged ones, not better, and they have seams. They are sharper, which no judge here rewards. [The study](nbs/studies/sizes.ipynb)."""
+
+
+@entry("2026-11-23", "Alignment, early and later", "python tools/studies.py alignment", "nbs/results/alignment.json")
+def alignment():
+    s = study("alignment")
+    marks = [m["step"] for m in s.record["rows"][0]["marks"]]
+    def told(m, step): return s.change("with", "without", m, step, step)
+    assert [told(ERROR, step).verdict() for step in marks] == ["not resolved"] * 4, "the error moves"
+    gains = [told(READ, step) for step in marks]
+    assert [g.verdict(False) for g in gains] == ["not resolved"] + ["better"] * 3, "the interval of the gain in accuracy holds zero"
+    assert gains[1].mean > gains[2].mean > gains[3].mean, "the advantage does not shrink"
+    return f"""Does REPA help a tiny model, and what is left of it later? The digits preset with block 2 aligned to the shipped reader, or not; the same images, noise and times at every step. Change by alignment:
+
+{as_table(["steps", *(m.name for m in (ERROR, FID, READ))], [[step, *(m.tell(told(m, step)) for m in (ERROR, FID, READ))] for step in marks])}
+
+The error does not move at any mark. More samples are read as asked, **and the advantage shrinks as training goes on**: a head start. The reader was trained on the *labels* of these digits, so this is more help than REPA gives on ImageNet. [The study](nbs/studies/alignment.ipynb)."""
 
 
 @entry("2026-11-23", "A midpoint rule for a sampler", "make notebooks NB=howto/add_sampler", "nbs/howto/add_sampler.ipynb")
@@ -70,7 +173,7 @@ def benchmarks():
     other = row("XL/16 widths, MKL", "train")
     return f"""Where does the field's memory go, and can it be had back without changing the function? Pairs of runs in one process, medians and quartiles; published arithmetic = 1.
 
-{table(["", "speed of the lean field", "its peak memory", "its time, linear head = 1"], asked)}
+{as_table(["", "speed of the lean field", "its peak memory", "its time, linear head = 1"], asked)}
 
 Yes: by recomputing in tiles that fit the caches. Counted, not timed: training memory at batch 32 is {", ".join(f"{v:+.1%} for {preset}" for preset, v in extra.items())} against a linear head. Two things did not come off. **On processors where oneDNN is no
 faster than MKL, the speed is nearly that of the published arithmetic** ({other['ratio']:.2f} for the same training step with oneDNN off): what is left there is the memory. And **hand-written RMSNorm and gate in the transformer gained nothing** in paired runs and were taken out again. No GPU run was made."""
@@ -88,7 +191,7 @@ def scenes():
     weakest = min(held["skills"], key=lambda s: held["skills"][s]["rate"])
     return f"""Does a text model that a CPU can train learn compositions, or only the pictures it saw? {training['config']['steps']} steps of {training['config']['batch']} drawn scenes at 32 pixels; one pair of shape and colour in five was never shown.
 
-{table(["skill", "held-out pairs", "prompts shuffled", "training's pairs"], [[name, told(held["skills"][name]), told(held["skills"][name]["control"]), told(known["skills"][name])] for name in held["skills"]] + [["mean", told(held["overall"]), told(held["control"]), told(known["overall"])]])}
+{as_table(["skill", "held-out pairs", "prompts shuffled", "training's pairs"], [[name, told(held["skills"][name]), told(held["skills"][name]["control"]), told(known["skills"][name])] for name in held["skills"]] + [["mean", told(held["overall"]), told(held["control"]), told(known["overall"])]])}
 
 It composes: every skill is far above its control on pairs it never saw. **{weakest.capitalize()} is its weakest skill.** In the sweeps on held-out pairs, one setting at a time, the highest scores were at guidance scale {best['guidance']} and time shift {best['time_shift']}, with intervals that overlap those of the published settings. **With few steps Euler is ahead of Adams here** ({told(found["euler"]["10"]["overall"])} against {told(found["adams"]["10"]["overall"])} at 10 steps, under the published guidance and shift): the
 paper's order, for its models, is the other way round. One model, one training seed: the intervals are over prompts."""
@@ -103,7 +206,7 @@ def between():
     assert all(whole[size]["overall"]["high"] > whole["32 px"]["overall"]["low"] for size in ("64 px", "128 px")), "larger pictures are worse"
     return f"""Why do pictures fall to pieces above the training size, when the patches are small? The guess of the entry on digits, below, put to the test on the scenes model: same weights, same noise, held-out prompts, mean of six skills.
 
-{table(["side", "encoding evaluated (published)", "encoding interpolated"], [[size, told(torn[size]["overall"]), told(whole[size]["overall"])] for size in whole])}
+{as_table(["side", "encoding evaluated (published)", "encoding interpolated"], [[size, told(torn[size]["overall"]), told(whole[size]["overall"])] for size in whole])}
 
 The guess holds. Evaluated between the trained pixels, **the encoding asks the fields about waves that 8 pixels cannot hold**, and the pictures are torn; interpolated from the trained pixels, they are as good as at the trained size. It trains nothing and costs nothing. Not tried on patches of 16, where the published models are."""
 
@@ -118,30 +221,10 @@ def samplers():
     assert most[-1]["accuracy"] > most[0]["accuracy"] and few["adams, order 2"] < .7 * few["euler"]
     return f"""Which solver, and how much guidance? {record['samples']} samples a row; all rows are drawn in [notebook 12](nbs/12_evaluation.ipynb). Euler:
 
-{table(["steps", "scale", "read as asked", "variety", "fid-digits", "precision", "recall"], [[r["steps"], f"{r['guidance_scale']:g}", f"{r['accuracy']:.1%}", f"{r['variety']:.2f}", f"{r['fid-digits']:.3f}", f"{r['precision-digits']:.2f}", f"{r['recall-digits']:.2f}"] for r in rows])}
+{as_table(["steps", "scale", "read as asked", "variety", "fid-digits", "precision", "recall"], [[r["steps"], f"{r['guidance_scale']:g}", f"{r['accuracy']:.1%}", f"{r['variety']:.2f}", f"{r['fid-digits']:.3f}", f"{r['precision-digits']:.2f}", f"{r['recall-digits']:.2f}"] for r in rows])}
 
 Guidance makes single samples surer and the crowd poorer: accuracy rises, recall falls, **and FID gets worse with every step of the scale**. With few steps Adams of order 2 is well ahead of
 Euler ({few['adams, order 2']:.3f} against {few['euler']:.3f} at {min(r['steps'] for r in rows)} steps, without guidance). One model and one seed of noise: no intervals."""
-
-
-@entry("2026-11-23", "Alignment with a reader of digits", "python tools/alignment.py --steps 400 --seeds 3 --block 2", "nbs/results/alignment.json")
-def alignment():
-    record = results("nbs/results/alignment.json")
-    assert record["command"] == "python tools/alignment.py --steps 400 --seeds 3 --block 2"
-    plain, told = ([r for r in record["runs"] if r["align"] == name] for name in ("", "digits"))
-    late = lambda run: mean(run["loss"][-5:])
-    measures = {"flow-matching loss, end": late, "read as asked": lambda r: r["scores"]["accuracy"], "variety": lambda r: r["scores"]["variety"]}
-    gains = {name: interval([f(b) - f(a) for a, b in zip(plain, told)]) for name, f in measures.items()}
-    assert gains["read as asked"][0] > gains["read as asked"][1], "the interval of the gain in accuracy holds zero"
-    assert all(b["scores"]["accuracy"] > a["scores"]["accuracy"] for a, b in zip(plain, told)), "a seed gains nothing"
-    assert abs(gains["flow-matching loss, end"][0]) < .1 * mean(map(late, plain)), "the loss moves more than a tenth"
-    kept = "resolved" if abs(gains["variety"][0]) > gains["variety"][1] else "not resolved with three seeds"
-    return f"""Does REPA help a tiny model early in training? The digits preset with block 2 aligned to the shipped reader, or not; the same images, noise and times at every step.
-
-{table(["", "without", "with", "difference, 95 % interval"], [[name, f"{mean(map(f, plain)):.3f}", f"{mean(map(f, told)):.3f}", f"{gains[name][0]:+.3f} ± {gains[name][1]:.3f}"] for name, f in measures.items()])}
-
-The loss hardly moves. The share of samples read as asked rises with every seed; with {len(plain)} seeds the interval is wide, and excludes zero. What it costs in variety is {kept}. Two cautions: the reader was trained on the
-*labels* of these digits, so this is more help than REPA gives on ImageNet; and **whether an advantage is left after ten times as many steps was not measured**."""
 
 
 @entry("2026-11-23", "The digits model that ships", "pixnerd-train --steps 4000 --lr 0.004 --samples-every 1000", "pixnerd/weights/digits/training.json", "pixnerd/weights/digits/metrics.json")
@@ -150,7 +233,7 @@ def digits():
     assert training["command"] == "pixnerd-train --steps 4000 --lr 0.004 --samples-every 1000" and found["accuracy"] > found["judge_on_held_out"] - .02 and found["variety"] < .95
     return f"""Can a PixNerd that trains on a CPU draw digits worth looking at? {training['config']['steps']} steps of {training['config']['batch']} in {training['seconds']} s ({training['note']}).
 
-{table(["samples", "read as asked", "held-out digits read right", "variety", "novelty"], [[found["samples"], f"{found['accuracy']:.1%}", f"{found['judge_on_held_out']:.1%}", f"{found['variety']:.2f}", f"{found['novelty']:.2f}"]])}
+{as_table(["samples", "read as asked", "held-out digits read right", "variety", "novelty"], [[found["samples"], f"{found['accuracy']:.1%}", f"{found['judge_on_held_out']:.1%}", f"{found['variety']:.2f}", f"{found['novelty']:.2f}"]])}
 
 Yes. **It is less varied than real digits** (1 is theirs), which guidance explains in part: see the entry on solvers. Novelty below 1: samples lie nearer to training digits than held-out digits do, and far from copies (0)."""
 

@@ -52,6 +52,8 @@ def heads(scale: Scale, timed: Callable) -> list[Arm]:
         twin = linear_twin(scale, patch, side)
         equal = max(1, round(scale.steps * timed(f"patch {patch}", field, twin)))           # steps the linear twin makes in the field's time
         arms += [field, replace(twin, marks=tuple(sorted({scale.steps, equal})))]
+        if patch == scale.patch:                                                            # is the baseline's learning rate to blame?
+            arms += [replace(arm, name=f"{arm.name}, rate × {k:g}", settings=(*arm.settings, ("lr", k * scale.lr))) for arm in (field, twin) for k in (.5, 2.)]
     return arms
 
 
