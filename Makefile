@@ -58,7 +58,7 @@ test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README
 	part() { echo "== $$1"; local t=$$SECONDS; "$${@:2}" || { status=1; echo "   FAILED: $$1"; }; echo "   $$((SECONDS-t)) s"; }; \
 	part "export: pixnerd/ is what the notebooks say" $(NOTEBOOKS) export-check; \
 	part "notebooks: every cell runs" $(NOTEBOOKS) test $(NB); \
-	echo "== pytest, two files at a time"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || status=1; \
+	echo "== pytest, two files at a time"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || status=1; \
 	exit $$status
 
 test-large: $(READY)  ## load a full-size published file, made here, and measure its memory (12 GB of disk)

@@ -9,6 +9,16 @@ import torch
 if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")     # before anything imports Triton: its kernels then run on the CPU
 
 
+# The files that take longest, in this order: two processes then end about together. The browser's own come early and one after the other.
+LONGEST = ["test_training", "test_explore_browser", "test_lab", "test_commands", "test_evaluation", "test_docs", "test_benchmarks", "test_shipped", "test_explore", "test_data", "test_processes",
+           "test_fused_field", "test_text", "test_scene_eval", "test_record"]
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     "The project's folder."

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+import fresh
 from pixnerd.benchmarks import (ENDINGS, TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, compiled, cost, evaluations, gradients, held_bytes, make_batch, measure, operations, paired,
                                 peak_of, pieces, published_forward, published_sample, roofline, training_memory)
 from pixnerd.checkpoints import from_official
@@ -130,7 +132,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_built(tmp_path):
     assert one == 4 * 700_589_219 and held_bytes(PRESETS["XL/16"], ["lean", "plain compiled"], ["train"]) == 5 * one
     assert held_bytes(PRESETS["XL/16"], ["published", "lean"], ["gradients", "train"]) == 8 * one
     ways = "published,lean,linear,off"
-    huge = BenchConfig(preset="XL/16", depth=1500, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
+    huge = BenchConfig(preset="XL/16", field_depth=4000, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
     with pytest.raises(ValueError, match="needs .* GB of memory before the first image, this machine has .*: choose a smaller preset, fewer ways or tasks, or --quick"): next(bench(huge))
     assert not any(tmp_path.iterdir())
 
@@ -190,11 +192,11 @@ def test_settings_that_cannot_be_measured(changes, message, tmp_path):
 
 def test_the_command(tmp_path):
     code = "from pixnerd.cli import bench_command; bench_command()"
-    run = lambda *a: subprocess.run([sys.executable, "-c", code, *a], cwd=ROOT, capture_output=True, text=True)
+    run = partial(fresh.run, code)
     done = run("--quick", "--tasks", "forward", "--rounds", "1", "--batches", "1", "--device", "cpu", "--out", str(tmp_path/"b.json"))
     assert done.returncode == 0 and "speed ratio" in done.stdout and str(tmp_path/"b.json") in done.stdout, done.stderr
     made = json.loads((tmp_path/"b.json").read_text())
     assert made["settings"]["preset"] == "digits" and {"pixnerd", "torch", "cpu", "threads"} <= set(made["made_by"])
     done = run("--ways", "ours")
     assert done.returncode == 2 and done.stderr.startswith("error: ways must be of") and len(done.stderr.splitlines()) == 1
-    assert "--quick" in run("--help").stdout
+    assert "--quick" in subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True).stdout

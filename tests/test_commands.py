@@ -10,21 +10,28 @@ import pytest
 import torch
 from PIL import Image
 
+import fresh
 from pixnerd import PixNerd, cli, from_pretrained
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(command: str, *arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
+def code(command: str) -> str: return f"from pixnerd.cli import {command}_command; {command}_command()"
+
+
+def run(command: str, *arguments) -> subprocess.CompletedProcess:
     "Run a command in a process of its own, without a network."
-    code = f"from pixnerd.cli import {command}_command; {command}_command()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=cwd or ROOT, capture_output=True, text=True,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+    return fresh.run(code(command), *arguments)
+
+
+def start(command: str, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
+    "The same, with the whole start of Python."
+    return subprocess.run([sys.executable, "-c", code(command), *arguments], cwd=cwd, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
 
 
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "demo"])
 def test_help_shows_defaults(command):
-    done = run(command, "--help")
+    done = start(command, "--help")
     assert done.returncode == 0 and f"usage: pixnerd-{command}" in done.stdout and "(default: " in done.stdout
     assert {"--seed", "--device", "--out"} <= set(done.stdout.replace(",", " ").split())
 
@@ -80,7 +87,7 @@ def test_a_mistake_gets_one_line_and_changes_nothing(broken, command, arguments,
 
 
 def test_a_mistake_in_a_real_process(broken):
-    done = run("sample", "--model", "cut", cwd=broken, PYTHONPATH=str(ROOT))
+    done = start("sample", "--model", "cut", cwd=broken, PYTHONPATH=str(ROOT))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is damaged" in done.stderr and not done.stdout
 
 

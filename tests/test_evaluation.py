@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import fresh
 from pixnerd import PixNerd, cli, evaluation as e
 from pixnerd.checkpoints import from_pretrained
 from pixnerd.data import digits
@@ -31,10 +32,12 @@ def call(command: str, *arguments) -> None:
     getattr(cli, f"{command}_main")(list(map(str, arguments)))
 
 
+def code(command: str) -> str: return f"from pixnerd.cli import {command}_command; {command}_command()"
+
+
 def shell(command: str, *arguments, launcher=(), **environment) -> list[str]:
     "The words that run a command in a process of its own, for subprocess."
-    code = f"from pixnerd.cli import {command}_command; {command}_command()"
-    return dict(args=[sys.executable, *launcher, *(["-c", code] if not launcher else [str(environment.pop("script"))]), *map(str, arguments)],
+    return dict(args=[sys.executable, *launcher, *(["-c", code(command)] if not launcher else [str(environment.pop("script"))]), *map(str, arguments)],
                 cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment})
 
 
@@ -191,7 +194,7 @@ def test_an_unreadable_image_of_a_data_set_is_no_other_image(tmp_path):
 def whole(tmp_path_factory) -> tuple[list, dict]:
     "A command, and the files that it writes when nobody disturbs it."
     some, out = ["--total", 160, "--batch", 4, "--steps", 6, "--seed", 3], tmp_path_factory.mktemp("whole")/"a"
-    done = subprocess.run(**shell("sample", *some, "--out", out), capture_output=True, text=True)
+    done = fresh.run(code("sample"), *some, "--out", out, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     return some, {p.name: p.read_bytes() for p in (out/"images").iterdir()}
 
@@ -207,7 +210,7 @@ def test_killed_and_continued_it_writes_the_same_files(whole, tmp_path):
     assert 9 <= len(there) < len(files) and there.items() <= files.items(), "what is there is whole"
     (tmp_path/"a"/"images"/".000159-class9.png.1.tmp").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="are not complete"): e.open_images(tmp_path/"a")
-    again = subprocess.run(**shell("sample", *some, "--npz", "--out", tmp_path/"a"), capture_output=True, text=True)
+    again = fresh.run(code("sample"), *some, "--npz", "--out", tmp_path/"a", OMP_NUM_THREADS="1")
     assert again.returncode == 0, again.stderr
     assert {p.name: p.read_bytes() for p in (tmp_path/"a"/"images").iterdir()} == files
     record = json.loads((tmp_path/"a"/"samples.json").read_text())
@@ -421,7 +424,7 @@ def test_weights_that_cannot_be_downloaded_are_told_before_anything_is_drawn(tmp
 def test_without_torch_fidelity_the_command_says_what_to_install(tmp_path):
     code = ("import sys; sys.modules['torch_fidelity'] = None\nimport pixnerd.evaluation as e\n"
             "from pixnerd.cli import evaluate_command; evaluate_command()")
-    done = subprocess.run([sys.executable, "-c", code, "--model", "digits", "--reference", "digits", "--extractor", "digits", "--out", str(tmp_path/"a")], cwd=ROOT, capture_output=True, text=True)
+    done = fresh.run(code, "--model", "digits", "--reference", "digits", "--extractor", "digits", "--out", tmp_path/"a", OMP_NUM_THREADS="1")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install 'pixnerd[evaluate]'" in done.stderr
 
 

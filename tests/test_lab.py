@@ -23,21 +23,23 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type == 'code' && cell.model.sharedModel.source.trim())
   .map(cell => ({ran: cell.model.executionCount !== null, errors: cell.model.outputs.toJSON().filter(o => o.output_type == 'error')}))"""
 IDLE = "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-# A picture's pixels, once they are there: its address changes even when it does not.
+# A checksum of a picture's pixels, once they are there: its address changes even when it does not.
 PIXELS = """async picture => {
   await picture.decode();
-  const canvas = Object.assign(document.createElement('canvas'), {width: picture.naturalWidth, height: picture.naturalHeight});
-  canvas.getContext('2d').drawImage(picture, 0, 0);
-  return canvas.toDataURL();
+  const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+  const context = Object.assign(document.createElement('canvas'), {width, height}).getContext('2d', {willReadFrequently: true});
+  context.drawImage(picture, 0, 0);
+  const digest = await crypto.subtle.digest('SHA-256', context.getImageData(0, 0, width, height).data);
+  return [width, height, ...new Uint8Array(digest)].join();
 }"""
 
 
-def until(what: str, condition, seconds: float):
-    "Wait until `condition()` gives something, and return it."
+def until(what: str, condition, seconds: float, pause: float = .1):
+    "Wait until `condition()` gives something, asking after every `pause`, and return it."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition(): return found
-        time.sleep(0.1)
+        time.sleep(pause)
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
@@ -104,7 +106,7 @@ def test_the_slider_moves_the_picture(lab, page, root, tmp_path, notebook):
     page.locator('[data-command="runmenu:run-all"]').click()
 
     def errors(): return [error for cell in page.evaluate(CELLS) for error in cell["errors"]]
-    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 420)
+    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 420, pause=.5)
     assert not errors(), errors()[0]["evalue"]
 
     explorer = page.locator(".jp-OutputArea-output", has=page.locator(".widget-slider")).filter(has=page.locator("img")).first

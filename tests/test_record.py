@@ -4,8 +4,6 @@ import ast
 import importlib
 import json
 import re
-import subprocess
-import sys
 from configparser import ConfigParser
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 pytest.importorskip("nbdev", reason="the notebook tools are not installed (pip install -e '.[dev]')")
+import fresh
 import notebooks
 import pages
 from notebooks import NBS, ROOT
@@ -131,7 +130,7 @@ PAGES = [p.relative_to(NBS).as_posix() for p in notebooks.notebooks() if p.paren
 
 @lru_cache
 def help_of(command) -> str:
-    return subprocess.run([sys.executable, "-c", f"from pixnerd.cli import {command[8:]}_command as run; run()", "--help"], capture_output=True, text=True).stdout
+    return fresh.run(f"from pixnerd.cli import {command[8:]}_command as run; run()", "--help").stdout
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,7 +1,6 @@
 "Text encoders, prompts, and a text model's way through training and sampling."
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
+import fresh
 from pixnerd import cli
 from pixnerd.checkpoints import from_pretrained, save_pretrained
 from pixnerd.data import VOCABULARY, caption, make_scene
@@ -162,8 +162,7 @@ def test_prompts_interrupted_and_whole_are_the_same(model, tmp_path):
 # --- the command line
 
 def command(name, *arguments, cwd):
-    code = f"from pixnerd.cli import {name}_command; {name}_command()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+    return fresh.run(f"from pixnerd.cli import {name}_command; {name}_command()", *arguments, cwd=cwd)
 
 
 def test_train_and_sample_by_prompt(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 
 from torch.utils.data import Dataset
 
+import fresh
 from pixnerd import from_pretrained, training
 from pixnerd.data import load_data
 from pixnerd.training import TrainConfig, latest_checkpoint, read_log, read_recipe, train
@@ -22,15 +22,17 @@ CLOCK = ("seconds", "images_per_second", "memory_gib") # what a log may differ i
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def command(out: Path, **settings) -> list[str]:
-    "The shell command of a short run."
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in (SHORT | settings).items()]
-    return [sys.executable, "-c", "from pixnerd.cli import train_command; train_command()", f"--out={out}", *options]
+TRAIN = "from pixnerd.cli import train_command; train_command()"
+
+
+def options(out: Path, **settings) -> list[str]:
+    "What the command of a short run is given."
+    return [f"--out={out}", *(f"--{name.replace('_', '-')}={value}" for name, value in (SHORT | settings).items())]
 
 
 def finish(out: Path, **settings) -> str:
     "Run the command to its end; return what it said."
-    done = subprocess.run(command(out, **settings), cwd=ROOT, capture_output=True, text=True)
+    done = fresh.run(TRAIN, *options(out, **settings))
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -56,9 +58,11 @@ def whole(tmp_path_factory) -> Path:
 
 
 def test_two_processes_with_one_seed_agree_to_the_bit(whole, tmp_path):
-    finish(tmp_path/"again")
+    "One of them is started as a user does: with its own order of sets."
+    done = subprocess.run([sys.executable, "-c", TRAIN, *options(tmp_path/"again")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert same(whole, tmp_path/"again")
-    finish(tmp_path/"other", seed=1)
+    finish(tmp_path/"other", seed=1, samples_every=0)
     assert not same(whole, tmp_path/"other")
 
 
@@ -82,8 +86,7 @@ def test_stopped_and_run_again_equals_uninterrupted(whole, tmp_path, number):
             f"        if step.step == 6: os.kill(os.getpid(), {int(number)})\n"
             f"        yield step\n"
             f"cli.train = train; cli.train_command()")
-    arguments = command(out)
-    done = subprocess.run([sys.executable, "-c", code, *arguments[3:]], cwd=ROOT, capture_output=True, text=True)
+    done = fresh.run(code, *options(out))
     assert done.returncode == 130, done.stderr
     assert 6 <= step_of(out) < 12
     assert f"from step {step_of(out)}" in finish(out)
@@ -94,15 +97,14 @@ def test_stopped_and_run_again_equals_uninterrupted(whole, tmp_path, number):
 def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path):
     "A file-size limit stands in for a full disk: writing the next checkpoint fails half-way."
     out = tmp_path/"run"
-    finish(out, steps=5)
+    finish(out, steps=5, samples_every=0)
     before = weights(out)
     config = json.loads((out/"config.json").read_text()) | {"steps": 12}
     (out/"config.json").write_text(json.dumps(config))
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
+    done = fresh.run(TRAIN, *options(out, samples_every=0), largest_file=1_000_000)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "error: " in done.stderr
     assert step_of(out) == 5 and all(torch.equal(a, b) for a, b in zip(before, weights(out), strict=True))
-    finish(out)
+    finish(out, samples_every=0)
     assert step_of(out) == 12 and [p.name for p in (out/"checkpoints").iterdir()] == ["step-000012"]
 
 
@@ -196,10 +198,10 @@ def test_settings_of_the_wrong_kind(bad, message):
 
 def test_a_log_that_was_cut_off_or_scribbled_on_does_not_stop_a_run(whole, tmp_path):
     out = tmp_path/"run"
-    for step in train(TrainConfig(out=str(out), **SHORT)):
+    for step in train(TrainConfig(out=str(out), **SHORT | {"samples_every": 0})):
         if step.step == 6: break
     with (out/"log.jsonl").open("a") as log: log.write('[]\n{"step": "a"}\n{"step": 6, "lo')
-    finish(out)
+    finish(out, samples_every=0)
     assert same(whole, out) and [line["step"] for line in read_log(out)] == [3, 6, 9, 12]
 
 
@@ -207,7 +209,7 @@ KILLED = """
 import os, signal, sys, time, random
 import torch
 torch.set_num_threads(1)
-import accelerate, pixnerd.alignment, pixnerd.samplers
+import accelerate, sklearn.datasets, torch._dynamo, pixnerd.alignment, pixnerd.samplers   # once, so that the kills meet the training
 from pathlib import Path
 from pixnerd.training import TrainConfig, latest_checkpoint, train
 out, random = Path(sys.argv[1]), random.Random(0)
@@ -218,13 +220,17 @@ for kill in range(10):
     if not child:
         for step in train(config): pass
         os._exit(0)
-    start, wait = time.time(), random.uniform(.2, 1.2)
-    while time.time() - start < wait + 20 * (kill % 2):
-        if kill % 2 and time.time() - start > wait and list((out/"checkpoints").glob(".step-*.tmp")): break
+    start, wait = time.time(), random.uniform(.1, 1)
+    def due(): return time.time() - start > wait or (last := latest_checkpoint(out)) and int(last.name[5:]) >= 5 * (kill + 1)
+    def saving():
+        try: return any(p.stat().st_ctime > start for p in (out/"checkpoints").glob(".step-*.tmp"))     # by this one: what a kill left stays until the next is saved
+        except FileNotFoundError: return False
+    while not (due() and (saving() or not kill % 2)) and time.time() - start < wait + 20:
         if os.waitpid(child, os.WNOHANG)[0]: sys.exit("the run ended before it was killed ten times")
+        time.sleep(.001)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    writing += bool(list((out/"checkpoints").glob(".step-*.tmp")))
+    writing += saving()
     print(kill, latest_checkpoint(out) and latest_checkpoint(out).name, flush=True)
 print("writing", writing)
 for step in train(config): pass
@@ -267,11 +273,11 @@ def test_recipes_are_runs(recipe):
 def test_a_recipe_decides_and_the_command_line_changes_it(tmp_path):
     recipe = tmp_path/"short.yaml"
     recipe.write_text("steps: 3\nbatch: 4\nlr: 1e-3\n")
-    finish(tmp_path/"run", recipe=recipe, steps=2)
+    finish(tmp_path/"run", recipe=recipe, steps=2, samples_every=0)
     config = json.loads((tmp_path/"run"/"config.json").read_text())
     assert (config["steps"], config["batch"], config["lr"]) == (2, 8, 1e-3)     # 2 and 8 were given as options
     recipe.write_text("learning_rate: 1\n")
-    done = subprocess.run(command(tmp_path/"other", recipe=recipe), cwd=ROOT, capture_output=True, text=True)
+    done = fresh.run(TRAIN, *options(tmp_path/"other", recipe=recipe))
     assert done.returncode == 2 and "unknown setting 'learning_rate'" in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -26,6 +26,7 @@ NBS = ROOT/"nbs"
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()            # cells so marked are left as they are
+LIBRARIES = ["nbdev.test", "matplotlib.pyplot", "torch", "sklearn.datasets"]  # what most notebooks begin with; not what brings Triton, whose import 04 prepares
 MAX_KB = 600
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/|site-packages")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -152,11 +153,13 @@ def test_one(path: Path) -> tuple[bool, float]:
 
 
 def test(names) -> bool:
-    "What nbdev_test does, each notebook in a fresh process and with a line when it is done."
+    "What nbdev_test does, each notebook in a fresh process, forked from one that has loaded the libraries, and with a line when it is done."
     cores = os.cpu_count() or 1
     workers = min(2, cores)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores//workers)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
         jobs = {pool.submit(test_one, path): path for path in notebooks(names)}
         good = True
         for job in as_completed(jobs):
