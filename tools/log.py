@@ -76,7 +76,7 @@ def pixels():
 
 {as_table(["token width", *kinds], [[w, *(f"{s.mean(f'{kind}, width {w}').mean:.3f}" for kind in kinds)] for w in (32, 64, 128)])}
 
-Yes. Without noisy pixels a field fails as a linear head does, where the token is narrower than the patch, and recovers where it is wider; with them it hardly cares. Predicting the clean image with a linear head, the other way out, was not tried. [The study](nbs/studies/pixels.ipynb)."""
+Yes. Without noisy pixels a field fails as a linear head does, where the token is narrower than the patch, and recovers where it is wider; with them it loses little. Predicting the clean image with a linear head, the other way out, was not tried. [The study](nbs/studies/pixels.ipynb)."""
 
 
 @entry("2026-11-23", "Encodings in a trained model", "python tools/studies.py encodings --seeds 5", "nbs/results/encodings.json")
