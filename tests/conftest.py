@@ -10,7 +10,7 @@ if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 # The files that take longest, in this order: two processes then end about together. The browser's own come early and one after the other.
-LONGEST = ["test_training", "test_explore_browser", "test_lab", "test_commands", "test_evaluation", "test_docs", "test_benchmarks", "test_shipped", "test_explore", "test_data", "test_processes",
+LONGEST = ["test_training", "test_explore_browser", "test_lab", "test_commands", "test_evaluation", "test_docs", "test_studies", "test_benchmarks", "test_shipped", "test_explore", "test_data", "test_processes",
            "test_fused_field", "test_text", "test_scene_eval", "test_record"]
 
 
