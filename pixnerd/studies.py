@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ERROR', 'FID', 'READ', 'HeldOut', 'held_out_error', 'Difference', 'interval', 'Arm', 'Scale', 'match_parameters',
-           'step_times', 'judge_samples', 'run_name', 'run_arm', 'run_study', 'Measure', 'Study', 'as_table',
+           'time_arms', 'judge_samples', 'run_name', 'run_arm', 'run_study', 'Measure', 'Study', 'as_table',
            'compare_arms', 'show_changes']
 
-# %% ../nbs/18_studies.ipynb #153b624c
+# %% ../nbs/18_studies.ipynb #702d14c8
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -169,8 +169,8 @@ def match_parameters(
     if hidden < 1: raise ValueError(f"target {target} is fewer parameters than {base}, which the narrowest feed-forward layers leave")
     return replace(config, hidden=hidden)
 
-# %% ../nbs/18_studies.ipynb #79f6c067
-def step_times(
+# %% ../nbs/18_studies.ipynb #49341e30
+def time_arms(
     scale:Scale, # data and batch
     arms:Sequence[Arm], # what to time; ratios are to the first
     folder:str|Path, # for the runs, which are thrown away

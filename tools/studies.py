@@ -26,7 +26,7 @@ from pixnerd.model import PRESETS, PixNerd
 from pixnerd.patches import to_signed
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT, seam_meter
 from pixnerd.scene_eval import scene_prompts, score_scenes
-from pixnerd.studies import Arm, Scale, match_parameters, run_study, step_times
+from pixnerd.studies import Arm, Scale, match_parameters, run_study, time_arms
 from pixnerd.text_to_image import encoder_of
 from pixnerd.training import pick_device, provenance
 
@@ -204,7 +204,7 @@ def parse(arguments=None) -> argparse.Namespace:
 def write_results(given: argparse.Namespace, name: str, rows: list[dict], **told) -> None:
     "A results file, a line for each run."
     out = given.out/(f"{name}.json" if given.scale == "digits" else f"{name}-{given.scale}.json")
-    command = f"python tools/studies.py {name} --seeds {given.seeds}" + ("" if given.scale == "digits" else f" --scale {given.scale}")
+    command = f"python tools/studies.py {name} --seeds {given.seeds}" + ("" if given.scale == "digits" else f" --scale {given.scale}") + (f" --jobs {given.jobs}" if given.jobs > 1 else "")      # above 1 runs have one thread: the last digits
     made_by = provenance(pick_device(given.device)) | {"commit": source_commit(), **({"threads": 1} if given.jobs > 1 else {})}
     record = {"command": command, "seeds": list(range(given.seeds)), **told, "made_by": made_by}
     text = json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n"
@@ -222,7 +222,7 @@ def train_all(given: argparse.Namespace, names: list[str]) -> None:
         if not path.is_file():
             threads = torch.get_num_threads()
             if given.jobs > 1: torch.set_num_threads(1)                     # as the runs will have it
-            found = step_times(scale, (field, twin), given.runs/"timing", device=given.device)
+            found = time_arms(scale, (field, twin), given.runs/"timing", device=given.device)
             torch.set_num_threads(threads)
             write_whole(path, lambda p: p.write_text(json.dumps(found) + "\n"))
         times[name] = json.loads(path.read_text())
