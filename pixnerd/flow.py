@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['over_pixels', 'interpolate', 'preview', 'shift_time', 'sample_time', 'velocity_error', 'flow_loss']
 
-# %% ../nbs/07_flow.ipynb #157b650f
+# %% ../nbs/07_flow.ipynb #59608d85
 from collections.abc import Callable
 
 import torch

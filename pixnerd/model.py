@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PixNerdConfig', 'check_config', 'check_choices', 'from_preset', 'ClassCondition', 'TextCondition',
-           'read_image', 'make_decoder', 'initialise', 'check_inputs', 'PixNerd', 'count_parameters']
+           'match_base_size', 'make_decoder', 'initialise', 'check_inputs', 'PixNerd', 'count_parameters']
 
-# %% ../nbs/05_model.ipynb #9c5d922d
+# %% ../nbs/05_model.ipynb #397c21d1
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused_field import check_implementation, default_implementation, paint
-from .neural_field import ENCODINGS, LinearHead, make_field
+from .encodings import ENCODINGS
+from .heads import LinearHead
+from .implementations import check_implementation, default_implementation, paint
+from .neural_field import make_field
 from .patches import patch_grid, patchify, unpatchify
-from .transformer import Block, Linear, RMSNorm, TimeEmbedding, rotary_table
+from .transformer import Block, RMSNorm, TimeEmbedding, rotary_table
+from .products import use_fast_products
 
 # %% ../nbs/05_model.ipynb #4a1efffc
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PixNerdConfig:
     normalise:tuple[str, ...] = ("W1", "W2") # which generated weights are normalised
     output_norm:bool = True         # RMSNorm before the field's last layer
     noisy_pixels:bool = True        # the field sees the noisy pixel, not only its place
-    between:str = "evaluated"       # the encoding off the trained pixels, in larger patches: evaluated (published) or interpolated
+    off_grid:str = "evaluate"       # the encoding off the trained pixels, in larger patches: evaluated (published) or interpolated
 
     def __post_init__(self):
         object.__setattr__(self, "normalise", tuple(self.normalise))   # JSON brings a list
@@ -78,7 +81,7 @@ def check_choices(
     if c.rotary_extent is not None and not c.rotary_extent > 0: raise ValueError(f"rotary_extent must be greater than 0, or None, got {c.rotary_extent}")
     if c.head == "field" and c.encoding == "none" and not c.noisy_pixels: raise ValueError("noisy_pixels must be True for encoding 'none': the field would see nothing")
     if c.encoding not in ENCODINGS: raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {c.encoding!r}")
-    if c.between not in ("evaluated", "interpolated"): raise ValueError(f"between must be 'evaluated' or 'interpolated', got {c.between!r}")
+    if c.off_grid not in ("evaluate", "interpolate"): raise ValueError(f"off_grid must be 'evaluate' or 'interpolate', got {c.off_grid!r}")
     if set(c.normalise) - {"W1", "W2"}: raise ValueError(f"normalise may hold 'W1' and 'W2', got {c.normalise}")
     if bool(c.num_classes) == bool(c.text_width):
         raise ValueError(f"either num_classes or text_width must be set, got {c.num_classes} and {c.text_width}")
@@ -96,7 +99,7 @@ PRESETS:dict[str, PixNerdConfig] = {
     "digits":      PixNerdConfig(width=128, heads=4, depth=4, field_depth=1, patch=8, image_size=32, channels=1,
                                  num_classes=10, field_width=32),
     "scenes":      PixNerdConfig(width=128, heads=4, depth=6, field_depth=1, patch=8, image_size=32, num_classes=0, text_width=39,
-                                 text_tokens=12, text_depth=1, text_encoder="words", field_width=32, between="interpolated"),
+                                 text_tokens=12, text_depth=1, text_encoder="words", field_width=32, off_grid="interpolate"),
 }
 
 # %% ../nbs/05_model.ipynb #d97bd46c
@@ -135,7 +138,7 @@ class TextCondition(nn.Module):
     ):
         super().__init__()
         c = config
-        self.project = nn.Sequential(Linear(c.text_width, c.width), RMSNorm(c.width, eps=1e-6))
+        self.project = nn.Sequential(nn.Linear(c.text_width, c.width), RMSNorm(c.width, eps=1e-6))
         self.positions = nn.Parameter(torch.empty(1, c.text_tokens, c.width))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.hidden_width) for _ in range(c.text_depth))
 
@@ -150,7 +153,7 @@ class TextCondition(nn.Module):
         return c, text
 
 # %% ../nbs/05_model.ipynb #b8b5d6a3
-def read_image(
+def match_base_size(
     x:Tensor, # (B, C, H, W) noisy image
     base_size:tuple[int, int]|None, # (height, width) the transformer reads, or None for all of x
     patch:int, # the transformer's patch side
@@ -172,7 +175,7 @@ def make_decoder(
     if c.head == "linear": return LinearHead(c.width, c.channels, c.patch)
     return make_field(c.width, c.channels, c.patch, width=c.field_width, ratio=c.field_ratio, depth=c.field_depth,
                       encoding=c.encoding, frequencies=c.frequencies, normalise=c.normalise,
-                      output_norm=c.output_norm, noisy_pixels=c.noisy_pixels, between=c.between)
+                      output_norm=c.output_norm, noisy_pixels=c.noisy_pixels, off_grid=c.off_grid)
 
 # %% ../nbs/05_model.ipynb #62656cbb
 def initialise(
@@ -213,9 +216,10 @@ class PixNerd(nn.Module):
         self.field_impl = check_implementation(default_implementation() if field_impl is None else field_impl)
         self.time_embedding = TimeEmbedding(c.width)
         self.condition = TextCondition(c) if c.text_width else ClassCondition(c.num_classes, c.width)
-        self.patch_embedding = Linear(c.channels * c.patch ** 2, c.width)
+        self.patch_embedding = nn.Linear(c.channels * c.patch ** 2, c.width)
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.hidden_width, bool(c.text_width)) for _ in range(c.depth))
         self.decoder = make_decoder(c)
+        use_fast_products(self)
         initialise(self)
 
     def forward(self,
@@ -227,7 +231,7 @@ class PixNerd(nn.Module):
         c, dtype = self.config, x.dtype
         check_inputs(c, x, t, cond)
         x = x.to(self.patch_embedding.weight.dtype)                       # a bfloat16 model takes float32 states
-        base, grid, patch = read_image(x, base_size, c.patch)
+        base, grid, patch = match_base_size(x, base_size, c.patch)
         time = self.time_embedding(t)                                     # (B, d)
         condition, context = self.condition(time, cond)                   # (B, d), (B, L, d) or None
         tokens = self.patch_embedding(patchify(base, c.patch).flatten(2)) # (B, N, d)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['to_signed', 'to_uint8', 'patch_grid', 'patchify', 'unpatchify']
 
-# %% ../nbs/01_patches.ipynb #4ff1744b
+# %% ../nbs/01_patches.ipynb #27505564
 import torch
 from torch import Tensor
 

@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'RECOMMENDED', 'RECOMMENDED_TEXT', 'step_times', 'make_noise', 'guide', 'Step', 'euler', 'heun',
            'adams_weights', 'adams', 'sde', 'check_tensors_of', 'check_request', 'denoise', 'sample', 'seam_meter']
 
-# %% ../nbs/08_samplers.ipynb #1aebc2a0
+# %% ../nbs/08_samplers.ipynb #79660b41
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

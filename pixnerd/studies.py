@@ -7,7 +7,7 @@ __all__ = ['ERROR', 'FID', 'READ', 'HeldOut', 'held_out_error', 'Difference', 'i
            'time_arms', 'judge_samples', 'run_name', 'run_arm', 'run_study', 'Measure', 'Study', 'as_table',
            'compare_arms', 'show_changes']
 
-# %% ../nbs/18_studies.ipynb #702d14c8
+# %% ../nbs/18_studies.ipynb #5f0c1184
 import hashlib
 import json
 import math
@@ -24,18 +24,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .benchmarks import paired
-from .checkpoints import from_pretrained, write_whole
+from .checkpoints import from_pretrained
 from .cli import run_encoder
+from .costs import paired
 from .data import load_data
-from .evaluation import MetricConfig, draw_batch, evaluate_digits, extract, fidelity_digits, make_extractor, open_images, score
-from .explore import radial_power
+from .evaluation import evaluate_digits
 from .flow import interpolate
+from .metrics import MetricConfig, extract, fidelity_digits, make_extractor, open_images, score
 from .model import PRESETS, PixNerd, PixNerdConfig, count_parameters
 from .patches import patchify, to_signed
+from .probes import radial_power
+from .records import pick_device, write_whole
+from .run_settings import TrainConfig, read_changes
+from .sample_folders import draw_batch
 from .samplers import make_noise
 from .show import PALETTE, Picture, new_figure
-from .training import TrainConfig, pick_device, read_changes, train
+from .training import train
 
 # %% ../nbs/18_studies.ipynb #b86203c6
 @dataclass(frozen=True)

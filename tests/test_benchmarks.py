@@ -14,8 +14,11 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 import fresh
-from pixnerd.benchmarks import (ENDINGS, TASKS, WAYS, BenchConfig, Meter, Way, account, as_table, awake, bench, cases, compiled, cost, evaluations, gradients, held_bytes, make_batch, measure, operations, paired,
-                                peak_of, pieces, published_forward, published_sample, roofline, training_memory)
+from pixnerd.benchmarks import (
+    ENDINGS, TASKS, WAYS, BenchConfig, Way, as_table, bench, cases, compiled, evaluations, gradients, held_bytes,
+    make_batch, measure, peak_of, published_sample, training_memory)
+from pixnerd.costs import Meter, account, cost, operations, paired, pieces, roofline
+from pixnerd.reference import awake, published_forward
 from pixnerd.checkpoints import from_official
 from pixnerd.model import PRESETS, PixNerd
 from pixnerd.samplers import sample

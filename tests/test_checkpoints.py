@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from pixnerd import PixNerd, from_official, from_pretrained, to_official
-from pixnerd.checkpoints import config_from_official, read_arguments, write_whole
+from pixnerd.checkpoints import config_from_official, read_arguments
+from pixnerd.records import write_whole
 from pixnerd.data import cond_from_names
 
 TOY = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, hidden_size_x=16, nerf_mlpratio=4, num_blocks=4, num_cond_blocks=3, num_classes=10)

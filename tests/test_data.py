@@ -23,9 +23,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset
 
-from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, REACH, RELATIONS, SHAPES, SKILLS, VOCABULARY, Example, Folder, Hub, Scenes, Stream, Texts, batches,
-                          caption, check_data, crop_square, distance, draw_scene, load_data, open_picture, parse_caption, reason, scenes)
-from pixnerd.training import TrainConfig, read_log, train
+from pixnerd.scenes import (
+    COLOURS, GROUNDS, PAIRS, PLACES, REACH, RELATIONS, SHAPES, SKILLS, VOCABULARY, Scenes, caption, distance,
+    draw_scene, parse_caption, scenes)
+from pixnerd.digits import Example
+from pixnerd.images import Folder, PackedStrings, crop_square, open_picture, reason
+from pixnerd.hub import Hub, Stream
+from pixnerd.data import batches, check_data, load_data
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import read_log
+from pixnerd.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory and processes are measured through Linux's /proc")
@@ -223,7 +230,7 @@ def test_a_flat_folder_is_one_class(tmp_path):
 
 
 def test_data_sets_can_be_sent_to_workers_that_are_not_forks(nasty):
-    for data in (Folder(nasty, size=8), scenes("train", 8), load_data("digits")):
+    for data in (Folder(nasty, size=8), load_scenes("train", 8), load_data("digits")):
         sent = pickle.loads(pickle.dumps(data))
         assert len(sent) == len(data) and torch.equal(sent[3].image, data[3].image) and sent[3][1:] == data[3][1:]
 
@@ -252,7 +259,7 @@ def test_folders_with_nothing_to_learn_from_say_what_they_hold(tmp_path):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(os.fsdecode)))
 def test_texts_are_kept_as_they_are(texts):
-    packed = Texts(texts)
+    packed = PackedStrings(texts)
     assert [packed[i] for i in range(len(packed))] == texts
 
 
@@ -261,7 +268,7 @@ def test_a_worker_shares_the_list_of_a_million_files():
     "Every page of Python strings is copied into a worker that looks at them; the packed list is not. Measured as memory private to a forked process."
     grown = python("""
 import gc, os
-from pixnerd.data import Texts
+from pixnerd.images import PackedStrings
 def private(): return sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private"))
 def grows(names):
     gc.collect(); gc.freeze()
@@ -275,7 +282,7 @@ def grows(names):
     return int(os.read(read, 99))
 names = [f"some/folder/of/images/{i:09d}.jpg" for i in range(1_000_000)]
 strings = grows(names)
-packed = Texts(names)
+packed = PackedStrings(names)
 del names
 print(strings, grows(packed))
 """)
@@ -294,7 +301,8 @@ def test_memory_is_flat_over_an_epoch(tmp_path):
     grown = python(f"""
 import os
 from pathlib import Path
-from pixnerd.data import Folder, batches
+from pixnerd.images import Folder
+from pixnerd.data import batches
 def private(pid): return sum(int(line.split()[1]) for line in open(f"/proc/{{pid}}/smaps_rollup") if line.startswith("Private"))
 def family(): return [os.getpid(), *map(int, Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split())]
 found = batches(Folder({str(tmp_path)!r}, size=8), 50, seed=0, workers=2)
@@ -310,7 +318,7 @@ print(len(before), max(after[pid] - before[pid] for pid in before))
 # --- batches ---
 
 class Numbers(Dataset):
-    "Pictures that say which they are; captions or class ids."
+    "ImageFiles that say which they are; captions or class ids."
     channels, size = 1, 1
 
     def __init__(self, count, texts=False): self.count, self.names = count, None if texts else ["all"]
@@ -575,7 +583,7 @@ for name in ("hub:a/b", "stream:a/b", "cifar10"):
 
 # --- scenes ---
 
-SOME = {split: [scenes(split, 32).scene(i) for i in range(4000)] for split in ("train", "held-out")}
+SOME = {split: [load_scenes(split, 32).scene(i) for i in range(4000)] for split in ("train", "held-out")}
 
 
 def test_held_out_compositions_are_never_trained_on():
@@ -637,9 +645,9 @@ def test_distances_agree_with_areas_and_slopes(shape):
 
 
 def test_scenes_are_the_same_in_every_process():
-    code = "import hashlib; from pixnerd.data import scenes; print(hashlib.sha256(b''.join(e.image.numpy().tobytes() + e.label.encode() for e in map(scenes('train', 24).__getitem__, range(40)))).hexdigest())"
+    code = "import hashlib; from pixnerd.scenes import scenes; print(hashlib.sha256(b''.join(e.image.numpy().tobytes() + e.label.encode() for e in map(load_scenes('train', 24).__getitem__, range(40)))).hexdigest())"
     assert len({python(code, PYTHONHASHSEED=str(k)) for k in (1, 2)}) == 1
-    assert [e.label for e in map(scenes("train", 24).__getitem__, range(6))] != [e.label for e in map(Scenes("train", 24, seed=1).__getitem__, range(6))]
+    assert [e.label for e in map(load_scenes("train", 24).__getitem__, range(6))] != [e.label for e in map(Scenes("train", 24, seed=1).__getitem__, range(6))]
 
 
 def test_a_picture_is_its_truth():
@@ -651,7 +659,7 @@ def test_a_picture_is_its_truth():
             middle = drawn[:, int(t.y * 96), int(t.x * 96)]
             nearest = min(COLOURS, key=lambda c: (rgb(COLOURS[c]) - middle).abs().sum())
             assert nearest == t.colour
-        example = scenes("train", 96)[i]
+        example = load_scenes("train", 96)[i]
         assert example.label == caption(scene) and (example.image / 127.5 - 1 - drawn).abs().max() <= 1 / 255 + 1e-6
 
 

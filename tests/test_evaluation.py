@@ -19,7 +19,7 @@ from PIL import Image
 import fresh
 from pixnerd import PixNerd, cli, evaluation as e
 from pixnerd.checkpoints import from_pretrained
-from pixnerd.data import digits
+from pixnerd.digits import load_digits
 from pixnerd.model import PixNerdConfig
 from pixnerd.patches import to_uint8
 
@@ -52,9 +52,9 @@ def extractor(): return e.make_extractor(e.MetricConfig(extractor="digits"))
 
 
 @pytest.fixture(scope="module")
-def pair(extractor) -> tuple[e.Crowd, e.Crowd]:
+def pair(extractor) -> tuple[e.ImageSource, e.ImageSource]:
     "Held-out digits with some blur, and training digits."
-    held, train = digits("held-out").images[:300], digits("train").images[:400]
+    held, train = load_digits("held-out").images[:300], load_digits("train").images[:400]
     return e.open_images(torch.nn.functional.avg_pool2d(held, 7, 1, 3)), e.open_images(train)
 
 
@@ -111,7 +111,7 @@ def test_fid_is_symmetric_blind_to_rotation_and_feels_a_shift(seed, width, far):
 
 
 def test_halves_are_near_noise_is_far_and_a_ladder_rises(extractor):
-    train = digits("train").images
+    train = load_digits("train").images
     one, two = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(1))].chunk(2)
     c, noise = e.MetricConfig("fid,kid", "digits", kid_subset_size=700, kid_subsets=1), torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
     ladder = [e.measure(one + s * noise, two, c, extractor) for s in (0, .1, .2, .4, .8)]
@@ -143,7 +143,7 @@ def test_inception_reads_grey_and_colour_as_the_library_does(tmp_path, monkeypat
 # Files
 
 def test_folder_npz_and_statistics_give_one_answer(tmp_path, extractor):
-    held, train, c = digits("held-out").images[:120], digits("train").images, e.MetricConfig("fid,kid,prc", "digits", kid_subset_size=100)
+    held, train, c = load_digits("held-out").images[:120], load_digits("train").images, e.MetricConfig("fid,kid,prc", "digits", kid_subset_size=100)
     folder = write_folder(tmp_path/"folder", held)
     e.write_npz(tmp_path/"held.npz", e.find_files(folder))
     e.save_statistics(e.gather(e.extract(e.open_images(train), extractor)["features"], "train", "digits"), tmp_path/"train.npz")
@@ -176,7 +176,7 @@ def test_a_reference_of_mixed_sizes_is_cropped_when_asked(tmp_path, extractor):
     with pytest.raises(ValueError, match="must be of one size, got 50x70 .* and 80x32"): e.open_reference(folder)
     crowd = e.open_reference(folder, size=32, crop=True).pictures
     assert crowd.shape == (3, 32, 32) and len(crowd) == 5
-    from pixnerd.data import crop_square
+    from pixnerd.images import crop_square
     wanted = crop_square(Image.open(folder/"n01"/"0001.png").convert("RGB"), 32)
     assert np.array_equal(crowd[1].permute(1, 2, 0).numpy(), np.array(wanted)) and torch.equal(crowd[4][0], crowd[4][2])
 
@@ -184,7 +184,7 @@ def test_a_reference_of_mixed_sizes_is_cropped_when_asked(tmp_path, extractor):
 def test_an_unreadable_image_of_a_data_set_is_no_other_image(tmp_path):
     write_folder(tmp_path/"a", torch.zeros(3, 1, 8, 8)), (tmp_path/"a"/"0001.png").write_text("no image")
     from pixnerd.data import load_data
-    crowd = e.Crowd("a", (3, 8, 8), load_data(str(tmp_path/"a"), "train", 8), e.as_bytes)
+    crowd = e.ImageSource("a", (3, 8, 8), load_data(str(tmp_path/"a"), "train", 8), e.as_bytes)
     with pytest.raises(ValueError, match="0001.png cannot be read: not a picture"): list(torch.utils.data.DataLoader(crowd))
 
 
@@ -281,13 +281,13 @@ def test_a_checkpoint_becomes_numbers_and_two_become_a_table(tmp_path, capsys):
     a, b = (json.loads((tmp_path/x/"metrics.json").read_text()) for x in "ab")
     assert a["metrics"] == b["metrics"] and {"fid-digits", "kid-digits", "kid_spread-digits", "isc-digits", "precision-digits", "recall-digits"} <= a["metrics"].keys()
     drawn = a["samples"]["drawn_by"]
-    assert drawn["seed"] == 0 and drawn["sampler"]["steps"] == 3 and len(drawn["weights"]) == 64 and a["samples"]["count"] == 40 and a["reference"]["count"] == len(digits("train"))
+    assert drawn["seed"] == 0 and drawn["sampler"]["steps"] == 3 and len(drawn["weights"]) == 64 and a["samples"]["count"] == 40 and a["reference"]["count"] == len(load_digits("train"))
     assert {"pixnerd", "torch", "torch_fidelity", "cpu", "commit"} <= a["made_by"].keys()
     call("evaluate", "--samples", tmp_path/"a"/"samples", "--reference", tmp_path/"train.npz", "--metrics", "fid", "--extractor", "digits", "--out", tmp_path/"c")
     c = json.loads((tmp_path/"c"/"metrics.json").read_text())
     assert c["metrics"]["fid-digits"] == a["metrics"]["fid-digits"] and c["reference"]["fid_from"] == "statistics" and a["reference"]["fid_from"] == "images"
     call("evaluate", "--reference", "digits", "--split", "held-out", "--extractor", "digits", "--save-statistics", tmp_path/"held.npz")
-    assert e.open_statistics(tmp_path/"held.npz").count == len(digits("held-out"))
+    assert e.open_statistics(tmp_path/"held.npz").count == len(load_digits("held-out"))
     capsys.readouterr(), call("evaluate", "--compare", tmp_path/"a"/"metrics.json", tmp_path/"c"/"metrics.json")
     table = capsys.readouterr().out.splitlines()
     assert table[0].split("|")[2].strip() == "a" and any(line.startswith("| fid-digits") for line in table) and any("settings.metrics" in line for line in table)
@@ -298,7 +298,7 @@ def test_a_checkpoint_becomes_numbers_and_two_become_a_table(tmp_path, capsys):
 def test_the_commit_is_told_only_in_a_checkout_of_this_package(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     shutil.copytree(ROOT/"pixnerd", tmp_path/"pixnerd", ignore=shutil.ignore_patterns("__pycache__"))
-    code = ("import subprocess; from pixnerd.evaluation import source_commit; print(source_commit())\n"
+    code = ("import subprocess; from pixnerd.records import source_commit; print(source_commit())\n"
             "git = ['git', '-c', 'user.name=t', '-c', 'user.email=t@example.org']\n"
             "for step in (['add', 'pixnerd/__init__.py'], ['commit', '-qm', 'one']): subprocess.run([*git, *step], check=True)\n"
             "print(source_commit()); open('pixnerd/__init__.py', 'a').write('#'); print(source_commit())")
@@ -310,13 +310,13 @@ def test_the_commit_is_told_only_in_a_checkout_of_this_package(tmp_path):
 # Text suites
 
 @pytest.fixture
-def painter() -> e.TextPainter:
+def painter() -> e.TextSampler:
     config = PixNerdConfig(image_size=32, patch=8, width=32, heads=2, depth=1, field_depth=1, field_width=8, num_classes=0, text_width=16, text_tokens=4, text_depth=1)
     torch.manual_seed(0)
     model = PixNerd(config).eval()
     for w in model.parameters(): torch.nn.init.normal_(w, std=.1)                            # a fresh model's velocity is zero: nothing to tell apart
     encode = lambda texts: torch.stack([torch.randn(4, 16, generator=torch.Generator().manual_seed(int(e.digest(t), 16) % 2 ** 32)) for t in texts])
-    return e.TextPainter(model, encode, dict(steps=2, guidance_scale=4.))
+    return e.TextSampler(model, encode, dict(steps=2, guidance_scale=4.))
 
 
 def test_geneval_layout_and_continuation(painter, tmp_path):
@@ -354,7 +354,7 @@ def test_bad_suites_are_refused(painter, tmp_path):
     with pytest.raises(ValueError, match="holds no .txt files"): e.read_dpg(tmp_path/"empty")
     with pytest.raises(FileNotFoundError): e.read_geneval(tmp_path/"none.jsonl")
     (tmp_path/"c.jsonl").write_text('{"prompt": "fine"}\n')
-    with pytest.raises(ValueError, match="need a text model"): next(e.draw_geneval(e.TextPainter(from_pretrained("digits"), painter.encode, {}), tmp_path/"c.jsonl", tmp_path/"out"))
+    with pytest.raises(ValueError, match="need a text model"): next(e.draw_geneval(e.TextSampler(from_pretrained("digits"), painter.encode, {}), tmp_path/"c.jsonl", tmp_path/"out"))
     assert not (tmp_path/"out").exists()
 
 
@@ -363,7 +363,7 @@ def test_bad_suites_are_refused(painter, tmp_path):
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> Path:
     "Sources with something wrong."
-    room, held = tmp_path_factory.mktemp("room"), digits("held-out").images
+    room, held = tmp_path_factory.mktemp("room"), load_digits("held-out").images
     write_folder(room/"good", held[:12]), write_folder(room/"mixed", held[:3]), write_folder(room/"cut", held[:3]), write_folder(room/"colour", held[:12].expand(-1, 3, -1, -1))
     e.write_image(room/"mixed"/"z.png", held[0, :, :16])
     (room/"cut"/"0001.png").write_bytes((room/"cut"/"0000.png").read_bytes()[:20])

@@ -19,10 +19,15 @@ from torch.testing import assert_close
 pytest.importorskip("ipywidgets", reason="the widgets are not installed (pip install -e '.[dev]')")
 pytest.importorskip("anywidget", reason="the widgets are not installed (pip install -e '.[dev]')")
 from pixnerd import PixNerd, explore, show
-from pixnerd.explore import (Dashboard, DenoisingExplorer, EncodingLab, FieldLens, Latest, ResolutionLab, SamplerLab, TokenLens, TrainingMonitor, View, answer,
-                             follow_run, listening, open_subject, stack_boards)
+from pixnerd.monitor import Dashboard, TrainingMonitor, follow_run
+from pixnerd.explorers import DenoisingExplorer, ResolutionLab, SamplerLab
+from pixnerd.lenses import EncodingLab, FieldLens, TokenLens
+from pixnerd.explorer import LatestOnlyWorker, View, answer, stack_boards
+from pixnerd.probes import listening, open_subject
 from pixnerd.samplers import METHODS
-from pixnerd.training import TrainConfig, latest_checkpoint, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint
+from pixnerd.training import train
 
 torch.manual_seed(0)
 
@@ -119,7 +124,7 @@ def test_latest_survives_an_error():
     def work(request, stale):
         if request == 1: raise RuntimeError("broken")
         done.append(request)
-    latest, hook = Latest(work), threading.excepthook
+    latest, hook = LatestOnlyWorker(work), threading.excepthook
     threading.excepthook = lambda _: None
     try: latest.ask(1), latest.wait()
     finally: threading.excepthook = hook
@@ -348,7 +353,7 @@ class Absent:
         if name.split('.')[0] in {'ipywidgets', 'anywidget', 'plotly', 'traitlets', 'IPython'}: raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
 import pixnerd, pixnerd.explore
-from pixnerd.explore import EncodingLab
+from pixnerd.lenses import EncodingLab
 lab = EncodingLab(steps=10)
 print(sorted(lab._repr_mimebundle_()))
 for view in lab.widget, lab.figure:

@@ -20,7 +20,7 @@ from notebooks import read
 from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
 
 from pixnerd import PixNerd, show
-from pixnerd.explore import EXPLORERS, Dashboard
+from pixnerd.monitor import EXPLORERS, Dashboard
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 

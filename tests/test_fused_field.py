@@ -14,9 +14,12 @@ from torch.testing import assert_close
 
 import test_published
 from pixnerd import PixNerd, from_pretrained
-from pixnerd.fused_field import (IMPLEMENTATIONS, Painting, choose_implementation, has_triton, interprets, open_field, paint, paint_lean, say_once, tile_sizes)
+from pixnerd.implementations import IMPLEMENTATIONS, choose_implementation, has_triton, interprets, paint, say_once
+from pixnerd.lean_field import Painting, open_field, paint_lean, tile_sizes
 from pixnerd.neural_field import make_field
-from pixnerd.training import TrainConfig, latest_checkpoint, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint
+from pixnerd.training import train
 
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixnerd import PixNerd
-from pixnerd.neural_field import ENCODINGS, encoding_table, make_field
+from pixnerd.encodings import ENCODINGS, encoding_table
+from pixnerd.neural_field import make_field
 from pixnerd.patches import patch_grid, patchify, to_signed, to_uint8, unpatchify
 from pixnerd.transformer import rotary_table, rotate
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from pixnerd import from_pretrained
-from pixnerd.training import TrainConfig, latest_checkpoint, read_log, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint, read_log
+from pixnerd.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = dict(batch=8, accumulate=2, clip=0., warmup=0, log_every=1, align="digits", align_block=2, device="cpu")
@@ -21,7 +23,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 TWO = """
 import os, sys
 from pathlib import Path
-from pixnerd.training import TrainConfig, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.training import train
 
 folder, settings = Path(sys.argv[1]), eval(sys.argv[2])
 for kind, out, steps in (("ddp", "ddp", 1), ("sharded", "sharded", 1), ("sharded", "one-sharded", 2)):

@@ -12,10 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pixnerd.data import (COLOURS, GROUNDS, PAIRS, PLACES, RELATIONS, SHAPES, SIZES, SKILLS, Group, Scene, Thing, caption, draw_scene, make_scene, noun, paints,
-                          parse_caption)
-from pixnerd.scene_eval import (DOUBT, REASONS, derange, judge_scene, mean_rate, read_scene, read_scenes, reading_accuracy, scene_prompts, score_scenes,
-                                   show_readings, show_scores, wilson)
+from pixnerd.scenes import (
+    COLOURS, GROUNDS, PAIRS, PLACES, RELATIONS, SHAPES, SIZES, SKILLS, Group, Scene, SceneObject, caption, draw_scene,
+    make_scene, noun, paints, parse_caption)
+from pixnerd.scene_reading import DOUBT, read_scene, read_scenes, reading_accuracy, show_readings
+from pixnerd.scene_eval import (
+    REASONS, derange, judge_scene, mean_rate, scene_prompts, score_scenes, show_scores, wilson)
 
 
 def empty(size: int, ground: int = 0) -> torch.Tensor:
@@ -25,10 +27,10 @@ def empty(size: int, ground: int = 0) -> torch.Tensor:
 
 def fill(cover: np.ndarray, colour: str, ground: int = 0) -> torch.Tensor:
     "Any form in a colour, on a ground."
-    return torch.lerp(empty(len(cover), ground), torch.from_numpy(paints(COLOURS[colour])[0]) * 2 - 1, torch.from_numpy(cover).float())
+    return torch.lerp(empty(len(cover), ground), torch.from_numpy(rgb(COLOURS[colour])[0]) * 2 - 1, torch.from_numpy(cover).float())
 
 
-def same(truth: Scene, read: tuple[Thing, ...], reach: float = .015) -> bool:
+def same(truth: Scene, read: tuple[SceneObject, ...], reach: float = .015) -> bool:
     "Whether objects agree: kind, place, and about the radius."
     if len(truth.objects) != len(read): return False
     left = list(read)
@@ -55,7 +57,7 @@ def test_what_is_drawn_is_read(cells, ground, size):
         if cell is None: continue
         (shape, colour, kind, radius, turn), u, v = cell
         room, (left, top) = 1.3 * radius + .005, (i % 2 / 2, i // 2 / 2)
-        objects.append(Thing(shape, colour, kind, left + room + u * (.5 - 2 * room), top + room + v * (.5 - 2 * room), radius, turn))
+        objects.append(SceneObject(shape, colour, kind, left + room + u * (.5 - 2 * room), top + room + v * (.5 - 2 * room), radius, turn))
     scene = Scene(tuple(objects), (), "", "", ground)
     reading = read_scene(draw_scene(scene, size))
     assert same(scene, reading.things) and not reading.smudges and all(d <= DOUBT for d in reading.doubts)
@@ -134,12 +136,12 @@ def test_things_that_touch(size):
     pairs = [(a, b) for a, b in itertools.product(SHAPES, SHAPES)]
     for i, (a, b) in enumerate(pairs):
         first, second = list(COLOURS)[i % 8], list(COLOURS)[(i + 3) % 8]
-        truth = Scene((Thing(a, first, "large", .36, .5, .145, 0), Thing(b, second, "large", .61, .5, .145, 0)), (), "", "", i % 4)
+        truth = Scene((SceneObject(a, first, "large", .36, .5, .145, 0), SceneObject(b, second, "large", .61, .5, .145, 0)), (), "", "", i % 4)
         read = read_scene(draw_scene(truth, size)).things
         right += [t[:2] for t in read] == [(a, first), (b, second)]
     assert right >= 24                                                                  # of 25: the second covers what makes some stars a star
     for n in (2, 3):
-        row = Scene(tuple(Thing("circle", "blue", "small", .25 + .2 * i, .4, .1, 0.) for i in range(n)), (), "", "", 0)
+        row = Scene(tuple(SceneObject("circle", "blue", "small", .25 + .2 * i, .4, .1, 0.) for i in range(n)), (), "", "", 0)
         assert same(row, read_scene(draw_scene(row, size)).things)
 
 
@@ -159,7 +161,7 @@ def test_what_is_no_picture(bad, says):
 
 # --- verdicts ---
 
-def put(shape, colour="red", size="small", x=.5, y=.5) -> Thing: return Thing(shape, colour, size, x, y, sum(SIZES[size]) / 2, 0.)
+def put(shape, colour="red", size="small", x=.5, y=.5) -> SceneObject: return SceneObject(shape, colour, size, x, y, sum(SIZES[size]) / 2, 0.)
 
 
 @settings(max_examples=150, deadline=None)
@@ -310,7 +312,7 @@ def draw_prompt(text: str, size: int = 32) -> torch.Tensor:
     for g, (x, y) in zip(groups, middles):
         radius, spots = sum(SIZES[g.size or "small"]) / 2, [(-1, -1), (1, 1), (-1, 1), (1, -1)][:g.count] if g.count > 1 else [(0, 0)]
         step = min(.2, 1.25 * radius)
-        objects += [Thing(g.shape, g.colour or "red", g.size or "small", x + step * a, y + step * b, radius, 0.) for a, b in spots]
+        objects += [SceneObject(g.shape, g.colour or "red", g.size or "small", x + step * a, y + step * b, radius, 0.) for a, b in spots]
     return draw_scene(Scene(tuple(objects), groups, relation, "", 0), size)
 
 

@@ -11,7 +11,8 @@ import torch
 
 from pixnerd import make_noise, sample
 from pixnerd.checkpoints import SHIPPED, from_pretrained
-from pixnerd.evaluation import TextPainter, evaluate_digits
+from pixnerd.sample_folders import TextSampler
+from pixnerd.evaluation import evaluate_digits
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
 from pixnerd.scene_eval import scene_prompts, score_scenes
 from pixnerd.text_to_image import encoder_of
@@ -47,7 +48,7 @@ def test_scenes_are_drawn_as_asked_on_compositions_never_shown():
     folder, model, record = SHIPPED["scenes"], from_pretrained("scenes"), json.loads((SHIPPED["scenes"]/"metrics.json").read_text())["held-out"]
     prompts = {skill: texts[:12] for skill, texts in scene_prompts(50, "held-out").items()}
     texts = [text for some in prompts.values() for text in some]
-    images = TextPainter(model, encoder_of(model), RECOMMENDED_TEXT)(texts, [50 * (i // 12) + i % 12 for i in range(len(texts))])
+    images = TextSampler(model, encoder_of(model), RECOMMENDED_TEXT)(texts, [50 * (i // 12) + i % 12 for i in range(len(texts))])
     found = score_scenes(prompts, dict(zip(prompts, images.split(12))))
     assert found["overall"]["low"] > found["control"]["high"] and found["overall"]["rate"] > record["overall"]["rate"] - .15
     assert all(skill["low"] > skill["control"]["high"] for skill in record["skills"].values())

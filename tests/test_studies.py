@@ -18,7 +18,8 @@ from PIL import Image
 from pixnerd import from_pretrained
 from pixnerd.data import load_data
 from pixnerd.model import PRESETS, count_parameters
-from pixnerd.studies import ERROR, Arm, Difference, HeldOut, Scale, Study, held_out_error, interval, match_parameters, run_name
+from pixnerd.studies import (
+    ERROR, Arm, Difference, HeldOut, Scale, Study, held_out_error, interval, match_parameters, run_name)
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Scale("digits", "digits", size=32, patch=8, steps=4, batch=8, lr=1e-3, ema=.9, samples=0)

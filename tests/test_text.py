@@ -14,11 +14,14 @@ from torch.testing import assert_close
 import fresh
 from pixnerd import cli
 from pixnerd.checkpoints import from_pretrained, save_pretrained
-from pixnerd.data import VOCABULARY, caption, make_scene
-from pixnerd.evaluation import digest, draw_samples
+from pixnerd.scenes import VOCABULARY, caption, make_scene
+from pixnerd.records import digest
+from pixnerd.sample_folders import draw_samples
 from pixnerd.model import PRESETS, PixNerd, PixNerdConfig
-from pixnerd.text_to_image import Kept, LanguageEncoder, WordEncoder, load_text_encoder, read_prompts
-from pixnerd.training import TrainConfig, latest_checkpoint, train
+from pixnerd.text_to_image import CachedTextEncoder, LanguageEncoder, WordEncoder, load_text_encoder, read_prompts
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint
+from pixnerd.training import train
 
 TINY = PixNerdConfig(width=32, heads=2, depth=1, patch=4, image_size=8, num_classes=0, text_width=39, text_tokens=12, text_depth=1, text_encoder="words", field_width=8, field_depth=1)
 
@@ -104,7 +107,7 @@ def test_a_long_prompt_is_cut_and_said(qwen):
 
 def test_kept_answers_survive_damage_and_belong_to_their_encoder(qwen, tmp_path):
     encode = LanguageEncoder(qwen, tokens=8)
-    kept = Kept(encode, tmp_path)
+    kept = CachedTextEncoder(encode, tmp_path)
     before = kept(["a red circle", "a star", "a star"])
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert len(files) == 2
@@ -112,8 +115,8 @@ def test_kept_answers_survive_damage_and_belong_to_their_encoder(qwen, tmp_path)
     files[0].write_bytes(whole[0][:20]), files[1].write_bytes(b"rubbish")
     assert torch.equal(kept(["a red circle", "a star", "a star"]), before) and [f.read_bytes() for f in files] == whole
     with torch.no_grad(): encode.model.layers[0].mlp.up_proj.weight[0, 0] += 1
-    assert Kept(encode, tmp_path).folder != kept.folder                      # other weights, other answers
-    assert Kept(LanguageEncoder(qwen, tokens=9), tmp_path).folder != kept.folder
+    assert CachedTextEncoder(encode, tmp_path).folder != kept.folder                      # other weights, other answers
+    assert CachedTextEncoder(LanguageEncoder(qwen, tokens=9), tmp_path).folder != kept.folder
 
 
 @pytest.mark.parametrize("name, message", [("nowhere/at/all", "no text encoder could be loaded from 'nowhere/at/all'"), ("", "does not say what encoded its text")])

@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 import fresh
 from pixnerd import from_pretrained, training
 from pixnerd.data import load_data
-from pixnerd.training import TrainConfig, latest_checkpoint, read_log, read_recipe, train
+from pixnerd.run_settings import TrainConfig, read_recipe
+from pixnerd.run_folder import latest_checkpoint, read_log
+from pixnerd.training import train
 
 SHORT = dict(steps=12, batch=8, log_every=3, save_every=5, samples_every=12)
 CLOCK = ("seconds", "images_per_second", "memory_gib") # what a log may differ in
@@ -80,7 +82,7 @@ def test_a_run_leaves_what_it_promises(whole):
 def test_stopped_and_run_again_equals_uninterrupted(whole, tmp_path, number):
     "The process is told to stop at step 6, after the checkpoint of step 5; what follows must not show it."
     out = tmp_path/"run"
-    code = (f"import os; from pixnerd.training import TrainConfig; import pixnerd.cli as cli; inner = cli.train\n"
+    code = (f"import os; from pixnerd.run_settings import TrainConfig; import pixnerd.cli as cli; inner = cli.train\n"
             f"def train(*given):\n"
             f"    for step in inner(*given):\n"
             f"        if step.step == 6: os.kill(os.getpid(), {int(number)})\n"
@@ -211,7 +213,9 @@ import torch
 torch.set_num_threads(1)
 import accelerate, sklearn.datasets, torch._dynamo, pixnerd.alignment, pixnerd.samplers   # once, so that the kills meet the training
 from pathlib import Path
-from pixnerd.training import TrainConfig, latest_checkpoint, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint
+from pixnerd.training import train
 out, random = Path(sys.argv[1]), random.Random(0)
 config = TrainConfig(out=str(out), steps=60, batch=4, log_every=4, save_every=3, keep=2, samples_every=25)
 writing = 0
@@ -318,7 +322,7 @@ def test_a_tracker_gets_each_line_once(tmp_path):
 
 def test_a_text_model_learns_from_captions(tmp_path, monkeypatch):
     "On the drawn world, with a frozen table of words for an encoder; resumed to the bit, with a sheet of the captions' images."
-    from pixnerd.data import VOCABULARY
+    from pixnerd.scenes import VOCABULARY
     from pixnerd.model import PRESETS, PixNerdConfig
     tiny = PixNerdConfig(width=32, heads=2, depth=2, patch=4, image_size=16, num_classes=0, text_width=8, text_tokens=24, text_depth=1, field_width=16, field_depth=1)
     monkeypatch.setitem(PRESETS, "tiny-text", tiny)

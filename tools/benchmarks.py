@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from pixnerd.benchmarks import BenchConfig, account, as_table, bench, distances, roofline, training_memory
-from pixnerd.checkpoints import write_whole
+from pixnerd.benchmarks import BenchConfig, as_table, bench, training_memory
+from pixnerd.costs import account, distances, roofline
+from pixnerd.records import write_whole
 from pixnerd.model import PRESETS
-from pixnerd.training import provenance
-from pixnerd.transformer import onednn_pays
+from pixnerd.records import provenance
+from pixnerd.products import onednn_pays
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPLEMENTED = "plain,lean,fused,plain compiled,lean compiled,fused compiled"

@@ -125,12 +125,12 @@ Adams is nearer at every cost; **pictures notice only at six evaluations**. Orde
 @entry("2026-11-23", "Any resolution: right, whole, better than enlarged?", "python tools/studies.py sizes", "nbs/results/sizes.json")
 def sizes():
     s, seams = study("sizes"), Measure("seams", "seams", ".2f")
-    arms = {size: [f"scenes, {size} px, {way}" for way in ("evaluated", "interpolated", "enlarged")] for size in (64, 128)}
+    arms = {size: [f"scenes, {size} px, {way}" for way in ("evaluate", "interpolate", "enlarged")] for size in (64, 128)}
     for torn, whole, flat in arms.values():
         assert s.change(whole, flat, READ).verdict(False) == "not resolved" and s.change(whole, flat, seams).verdict() == "worse" and s.change(torn, flat, READ).verdict(False) == "worse"
     return f"""Larger than trained is possible (the entry on the encoding between the pixels). Is it *better* than enlarging a picture drawn at the trained size? Scenes: read as asked, and steps across patch borders over those inside.
 
-{as_table(["side", *(f"{way}: {what}" for way in ("evaluated", "interpolated", "enlarged") for what in ("read", "seams"))], [[size, *(f"{s.mean(arm, m).mean:{m.spec}}" for arm in some for m in (READ, seams))] for size, some in arms.items()])}
+{as_table(["side", *(f"{way}: {what}" for way in ("evaluate", "interpolate", "enlarged") for what in ("read", "seams"))], [[size, *(f"{s.mean(arm, m).mean:{m.spec}}" for arm in some for m in (READ, seams))] for size, some in arms.items()])}
 
 **Not by these measures.** Interpolated drawings are read as well as enlarged ones, not better, and they have seams. They are sharper, which no judge here rewards. [The study](nbs/studies/sizes.ipynb)."""
 
@@ -180,7 +180,7 @@ faster than MKL, the speed is nearly that of the published arithmetic** ({other[
 
 
 @entry("2026-11-23", "The text model that ships, by six skills", "python tools/scene_eval.py", "nbs/results/scenes.json", "pixnerd/weights/scenes/training.json", "pixnerd/weights/scenes/metrics.json")
-def scenes():
+def load_scenes():
     found, training = results("nbs/results/scenes.json"), results("pixnerd/weights/scenes/training.json")
     held, known = found["table"]["held-out"], found["table"]["train"]
     assert all(s["low"] > s["control"]["high"] for result in (held, known) for s in result["skills"].values()), "a skill is not above its control"
@@ -228,7 +228,7 @@ Euler ({few['adams, order 2']:.3f} against {few['euler']:.3f} at {min(r['steps']
 
 
 @entry("2026-11-23", "The digits model that ships", "pixnerd-train --steps 4000 --lr 0.004 --samples-every 1000", "pixnerd/weights/digits/training.json", "pixnerd/weights/digits/metrics.json")
-def digits():
+def load_digits():
     training, found = results("pixnerd/weights/digits/training.json"), results("pixnerd/weights/digits/metrics.json")
     assert training["command"] == "pixnerd-train --steps 4000 --lr 0.004 --samples-every 1000" and found["accuracy"] > found["judge_on_held_out"] - .02 and found["variety"] < .95
     return f"""Can a PixNerd that trains on a CPU draw digits worth looking at? {training['config']['steps']} steps of {training['config']['batch']} in {training['seconds']} s ({training['note']}).

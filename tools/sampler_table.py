@@ -12,8 +12,11 @@ from pathlib import Path
 import torch
 
 from pixnerd.checkpoints import from_pretrained
-from pixnerd.evaluation import draw_batch, evaluate_digits, fidelity_digits, fingerprint, source_commit, write_record
-from pixnerd.training import provenance
+from pixnerd.sample_folders import draw_batch
+from pixnerd.evaluation import evaluate_digits
+from pixnerd.metrics import fidelity_digits
+from pixnerd.records import fingerprint, source_commit, write_record
+from pixnerd.records import provenance
 
 SOLVERS = {"euler": {"method": "euler"}, "heun": {"method": "heun"}, "adams, order 2": {"method": "adams", "order": 2}, "sde": {"method": "sde"}}
 

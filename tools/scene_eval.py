@@ -11,14 +11,18 @@ from pathlib import Path
 
 import torch
 
-from pixnerd.checkpoints import from_pretrained, write_whole
-from pixnerd.cli import progress
-from pixnerd.evaluation import TextPainter, fingerprint, source_commit
+from pixnerd.checkpoints import from_pretrained
+from pixnerd.records import write_whole
+from pixnerd.command import progress
+from pixnerd.sample_folders import TextSampler
+from pixnerd.records import fingerprint, source_commit
 from pixnerd.model import PixNerd
 from pixnerd.samplers import RECOMMENDED_TEXT
-from pixnerd.scene_eval import judge_scene, read_scenes, scene_prompts, score_scenes
+from pixnerd.scene_eval import judge_scene, scene_prompts, score_scenes
+from pixnerd.scene_reading import read_scenes
 from pixnerd.text_to_image import encoder_of
-from pixnerd.training import latest_checkpoint, pick_device, provenance
+from pixnerd.run_folder import latest_checkpoint
+from pixnerd.records import pick_device, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDANCE, SHIFTS, STEPS, SIZES = (1., 2., 3., 4., 6., 8.), (1., 2., 3., 5.), (4, 6, 10, 15, 25, 50), (1, 2, 4)
@@ -37,8 +41,8 @@ device = pick_device(a.device)
 model = from_pretrained(latest_checkpoint(a.model) or a.model, device=device)
 encode, side = encoder_of(model), model.config.image_size
 models = {"": model}
-for between in {"evaluated", "interpolated"} - {model.config.between}:       # the same weights, told otherwise what is between the trained pixels
-    with torch.device("meta"): models[between] = PixNerd(replace(model.config, between=between)).eval()
+for between in {"evaluate", "interpolate"} - {model.config.between}:       # the same weights, told otherwise what is between the trained pixels
+    with torch.device("meta"): models[between] = PixNerd(replace(model.config, off_grid=off_grid)).eval()
     models[between].load_state_dict(model.state_dict(), assign=True)
 table, sweep = ({split: scene_prompts(count, split, a.seed) for split in ("held-out", "train")} for count in (a.count, a.sweep_count))
 jobs = [("table", split, prompts, {}, side, "") for split, prompts in table.items()]
@@ -51,7 +55,7 @@ if not jobs: raise SystemExit(f"only must be one of table, guidance, time_shift,
 
 def draw(which: str, prompts: dict, changes: dict, size: int, bar) -> dict:
     "One picture a prompt; picture number i starts from noise (seed, i)."
-    painter, texts, images = TextPainter(models[which], encode, RECOMMENDED_TEXT | changes, a.seed, size), [t for some in prompts.values() for t in some], []
+    painter, texts, images = TextSampler(models[which], encode, RECOMMENDED_TEXT | changes, a.seed, size), [t for some in prompts.values() for t in some], []
     for i in range(0, len(texts), 50):
         images.append(painter(texts[i:i + 50], range(i, min(i + 50, len(texts)))))
         bar.update(len(images[-1]))

@@ -13,13 +13,18 @@ from pathlib import Path
 
 import torch
 
-from pixnerd.checkpoints import from_pretrained, save_pretrained, write_whole
+from pixnerd.checkpoints import from_pretrained, save_pretrained
+from pixnerd.records import write_whole
 from pixnerd.cli import draw_images
-from pixnerd.evaluation import TextPainter, evaluate_digits, fidelity_digits
+from pixnerd.sample_folders import TextSampler
+from pixnerd.evaluation import evaluate_digits
+from pixnerd.metrics import fidelity_digits
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT
 from pixnerd.scene_eval import scene_prompts, score_scenes
 from pixnerd.text_to_image import encoder_of
-from pixnerd.training import TrainConfig, latest_checkpoint, provenance, read_log
+from pixnerd.run_settings import TrainConfig
+from pixnerd.run_folder import latest_checkpoint, read_log
+from pixnerd.records import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +38,7 @@ def judge_digits(model) -> dict:
 
 def judge_text(model, count: int = 50) -> dict:
     "Six skills on held-out compositions, one picture a prompt."
-    prompts, painter = scene_prompts(count, "held-out"), TextPainter(model, encoder_of(model), RECOMMENDED_TEXT)
+    prompts, painter = scene_prompts(count, "held-out"), TextSampler(model, encoder_of(model), RECOMMENDED_TEXT)
     texts = [text for some in prompts.values() for text in some]
     images = torch.cat([painter(texts[i:i + count], range(i, i + count)) for i in range(0, len(texts), count)])
     return {"held-out": score_scenes(prompts, dict(zip(prompts, images.split(count))))}

@@ -17,18 +17,22 @@ from pathlib import Path
 
 import torch
 
-from pixnerd.checkpoints import from_pretrained, write_whole
-from pixnerd.cli import progress
+from pixnerd.checkpoints import from_pretrained
+from pixnerd.records import write_whole
+from pixnerd.command import progress
 from pixnerd.data import load_data
-from pixnerd.evaluation import TextPainter, accuracy, draw_batch, evaluate_digits, fidelity_digits, fingerprint, source_commit
-from pixnerd.explore import radial_power
+from pixnerd.sample_folders import TextSampler, draw_batch
+from pixnerd.evaluation import accuracy, evaluate_digits
+from pixnerd.metrics import fidelity_digits
+from pixnerd.records import fingerprint, source_commit
+from pixnerd.probes import radial_power
 from pixnerd.model import PRESETS, PixNerd
 from pixnerd.patches import to_signed
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT, seam_meter
 from pixnerd.scene_eval import scene_prompts, score_scenes
 from pixnerd.studies import Arm, Scale, match_parameters, run_study, time_arms
 from pixnerd.text_to_image import encoder_of
-from pixnerd.training import pick_device, provenance
+from pixnerd.records import pick_device, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = {"digits": Scale("digits", "digits", size=32, patch=8, steps=400, batch=64, lr=4e-3, ema=.99, samples=500),
@@ -145,14 +149,14 @@ def sizes(group: str, seed: int, samples: int) -> list[dict]:
 
     for times in (1, 2, 4):
         size = side * times
-        for between in ("evaluated", "interpolated"):
-            with torch.device("meta"): other = PixNerd(replace(model.config, between=between)).eval()
+        for off_grid in ("evaluate", "interpolate"):
+            with torch.device("meta"): other = PixNerd(replace(model.config, off_grid=off_grid)).eval()
             other.load_state_dict(model.state_dict(), assign=True)
             if group == "digits": images = torch.cat([draw_batch(other, n.tolist(), labels[n], torch.full_like(n, 10), seed, size, **RECOMMENDED) for n in torch.arange(samples).split(50)])
             else:
-                painter = TextPainter(other, encode, RECOMMENDED_TEXT, seed, size)
+                painter = TextSampler(other, encode, RECOMMENDED_TEXT, seed, size)
                 images = torch.cat([painter(texts[i:i + 50], range(i, min(i + 50, len(texts)))) for i in range(0, len(texts), 50)])
-            out.append(row(f"{group}, {size} px, {between}", seed, model, **told(images)))
+            out.append(row(f"{group}, {size} px, {off_grid}d", seed, model, **told(images)))
             if times == 1: small = images
         if times > 1:
             enlarged = torch.nn.functional.interpolate(small, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pixnerd.training import TrainConfig, train
+from pixnerd.run_settings import TrainConfig
+from pixnerd.training import train
 
 
 def test_compiled_training_is_training(tmp_path):

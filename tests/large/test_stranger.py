@@ -37,7 +37,7 @@ def test_a_strangers_encoding_from_the_page_to_a_trained_model(tmp_path):
         return done.stdout
     run("from nbdev.doclinks import nbdev_export; nbdev_export()")
     assert "def bumps(" in (tmp_path/"pixnerd"/"neural_field.py").read_text(encoding="utf-8")
-    assert run("from pixnerd.neural_field import encoding_table as table; print(tuple(table('bumps', (8, 8)).shape))") == "(64, 64)\n"
+    assert run("from pixnerd.encodings import encoding_table as table; print(tuple(table('bumps', (8, 8)).shape))") == "(64, 64)\n"
     for encoding in "dct", "bumps":
         run("from pixnerd.cli import train_command; train_command()", "--model", f"encoding={encoding}", "--steps", "2", "--batch", "8", "--out", f"runs/{encoding}")
         run("from pixnerd.cli import evaluate_command; evaluate_command()", "--model", f"runs/{encoding}", "--total", "20", "--steps", "2", "--guidance-scale", "1", "--reference", "digits",
