@@ -28,7 +28,7 @@ from .model import PRESETS, PixNerd, PixNerdConfig, count_parameters
 from .patches import patchify
 from .records import pick_device, provenance, write_whole
 from .reference import awake, published_decoder, published_forward
-from .run_settings import option
+from .records import option
 from .samplers import sample
 from .training import pick_precision
 
@@ -235,7 +235,7 @@ def check_bench(
     if b.precision not in ("auto", "fp32", "bf16"): raise ValueError(f"precision must be one of auto, fp32, bf16, got {b.precision!r}")
     for name in ("rounds", "steps"):
         if getattr(b, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(b, name)}")
-    c = PRESETS[b.preset]
+    c = PRESETS[b.preset].config
     if c.text_width and "published" in b.ways: raise ValueError(f"ways must be without 'published', the class model's arithmetic, for {b.preset}, got {b.ways!r}")
     for size in read_list(b.sizes, "sizes", int):
         if size and size * c.patch % c.image_size: raise ValueError(f"sizes must be multiples of {c.image_size // c.patch} for {b.preset}, its patches a side, got {size}")

@@ -49,7 +49,7 @@ def run_encoder(
     if not name and config.start_from:
         folder = latest_checkpoint(config.start_from) or SHIPPED.get(config.start_from, Path(config.start_from))
         name = read_config(folder/"config.json").text_encoder if (folder/"config.json").is_file() else ""
-    elif not name: name = PRESETS[config.preset].text_encoder
+    elif not name: name = PRESETS[config.preset].config.text_encoder
     return load_text_encoder(name, device=pick_device(config.device)) if name else None
 
 # %% ../nbs/17_cli.ipynb #07799af6
@@ -411,7 +411,7 @@ def draw_film(
     c = model.config
     labels = torch.arange(min(10, c.num_classes), device=device)
     noise = make_noise(range(len(labels)), (c.channels, c.image_size, c.image_size), seed).to(device)
-    steps = denoise(model, noise, labels, torch.full_like(labels, c.num_classes), **RECOMMENDED)
+    steps = denoise(model, noise, labels, torch.full_like(labels, c.num_classes), RECOMMENDED)
     return make_film((torch.cat([s.x, s.preview]) for s in steps), zoom=2, cols=len(labels), colours=32, alt="noise becoming digits; below, the preview")
 
 # %% ../nbs/17_cli.ipynb #4cd4d0cc
@@ -431,7 +431,7 @@ def demo_main(arguments:Sequence[str]) -> None:
     trained, start = read_log(config.out)[-1]["seconds"], time.perf_counter()   # of the whole run, however often it was interrupted
     model = from_pretrained(latest_checkpoint(config.out), device=device)
     labels = [i % model.config.num_classes for i in range(count)]
-    images = draw_images(model, labels, config.seed, device=device, **RECOMMENDED)
+    images = draw_images(model, labels, config.seed, device=device, settings=RECOMMENDED)
     numbers = report_demo(config, images, labels, {"train_seconds": round(trained, 1), "sample_seconds": round(time.perf_counter() - start, 1)})
     draw_demo(config, model, images, device)
     print_demo(config, numbers)

@@ -32,7 +32,7 @@ from .digits import SPLITS
 from .images import crop_square, is_picture, open_picture, reason, walk
 from .patches import to_signed, to_uint8
 from .records import read_record, write_whole
-from .run_settings import option
+from .records import option
 
 # %% ../nbs/12a_metrics.ipynb #f6eb8b11
 def import_fidelity(

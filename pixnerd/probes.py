@@ -102,8 +102,8 @@ class RunSettings:
     time_shift:float = 1. # above 1: more steps near noise
 
 # %% ../nbs/13_probes.ipynb #9a59ec54
-TEXT_RUN = {"classes": "two red circles left of a blue square", "method": RECOMMENDED_TEXT["method"], "guidance": RECOMMENDED_TEXT["guidance_scale"],
-            "time_shift": RECOMMENDED_TEXT["time_shift"]} # settings an explorer of a text model starts with
+TEXT_RUN = {"classes": "two red circles left of a blue square", "method": RECOMMENDED_TEXT.method, "guidance": RECOMMENDED_TEXT.guidance_scale,
+            "time_shift": RECOMMENDED_TEXT.time_shift} # settings an explorer of a text model starts with
 
 # %% ../nbs/13_probes.ipynb #2dd2688a
 def sampler_options(

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['write_whole', 'read_record', 'write_record', 'lock_run', 'provenance', 'cpu_name', 'pick_device', 'fingerprint',
-           'digest', 'hold', 'source_commit', 'data_folder']
+           'digest', 'hold', 'source_commit', 'data_folder', 'option']
 
 # %% ../nbs/00a_records.ipynb #f250650d
+from dataclasses import field
 import hashlib
 import json
 import os
@@ -141,3 +142,12 @@ def data_folder(
 ) -> Path: # $PIXNERD_DATA, or .cache/pixnerd in the home folder
     "Where downloaded data is kept."
     return Path(os.environ.get("PIXNERD_DATA") or "~/.cache/pixnerd").expanduser()
+
+# %% ../nbs/00a_records.ipynb #447ac15c
+def option(
+    default, # the value when nothing is said
+    help:str, # what it does, in a few words, with its unit or choices
+    free:bool=False, # may differ when a run is continued
+): # a dataclass field that a command line can be made from
+    "A setting with its description."
+    return field(default=default, metadata={"help": help, "free": free})

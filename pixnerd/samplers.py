@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'RECOMMENDED', 'RECOMMENDED_TEXT', 'step_times', 'make_noise', 'guide', 'Step', 'euler', 'heun',
-           'adams_weights', 'adams', 'sde', 'check_tensors_of', 'check_request', 'denoise', 'sample', 'seam_meter']
+           'adams_weights', 'adams', 'sde', 'Solver', 'SamplerSettings', 'check_tensors_of', 'check_request',
+           'change_settings', 'denoise', 'sample', 'recommended', 'seam_meter']
 
 # %% ../nbs/08_samplers.ipynb #79660b41
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .flow import preview, shift_time
+from .records import option
 
 # %% ../nbs/08_samplers.ipynb #d8a77e3c
 def step_times(
@@ -145,11 +147,42 @@ def sde(
     yield Step(len(times) - 1, times[-1], x, None, x)
 
 # %% ../nbs/08_samplers.ipynb #f07133e0
-METHODS:dict[str, Callable] = {   # name -> `make(order, fresh)`, which gives a solver `(velocity, x, times)`
-    "euler": lambda order, fresh: euler,
-    "heun": lambda order, fresh: heun,
-    "adams": lambda order, fresh: partial(adams, order=order),
-    "sde": lambda order, fresh: partial(sde, fresh=fresh)}
+@dataclass(frozen=True)
+class Solver:
+    "A way to follow a velocity, and its price."
+    make:Callable # `make(order, fresh)` gives a function of (velocity, x, times) that yields `Step`s
+    evaluations:Callable[[int], int] # steps -> evaluations of the velocity
+    orders:tuple[int, ...] = () # orders to choose from, where the solver has them
+
+METHODS:dict[str, Solver] = {
+    "euler": Solver(lambda order, fresh: euler, lambda steps: steps),
+    "heun": Solver(lambda order, fresh: heun, lambda steps: 2 * steps - 1),
+    "adams": Solver(lambda order, fresh: partial(adams, order=order), lambda steps: steps, orders=(1, 2, 3, 4)),
+    "sde": Solver(lambda order, fresh: partial(sde, fresh=fresh), lambda steps: steps)}
+
+# %% ../nbs/08_samplers.ipynb #fd8447d0
+@dataclass(frozen=True)
+class SamplerSettings:
+    "How to sample: what commands, explorers, evaluation and code pass about."
+    method:str = option("euler", f"sampler: {', '.join(METHODS)}")
+    steps:int = option(50, "steps from noise to image")
+    order:int = option(2, "order of the Adams method, 1 to 4")
+    guidance_scale:float = option(1., "guidance scale; 1: none")
+    guidance_interval:tuple[float, float] = option((0., 1.), "guidance acts strictly between these times; ends outside [0, 1] include t = 0")
+    time_shift:float = option(1., "above 1: more of the steps near noise")
+    base_size:tuple[int, int]|None = option(None, "height and width that the transformer reads; none: all of the image")
+    seed:int = option(0, "start of all randomness")
+
+    def __post_init__(self):
+        if self.method not in METHODS: raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        step_times(self.steps, self.time_shift)
+        if self.order not in (1, 2, 3, 4): raise ValueError(f"order must be 1 to 4, got {self.order}")
+        if not math.isfinite(self.guidance_scale): raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}")
+        low, high = self.guidance_interval
+        if not low <= high: raise ValueError(f"guidance_interval must be two times, the lower first, got {low}, {high}")
+
+    @property
+    def evaluations(self) -> int: return METHODS[self.method].evaluations(self.steps)   # of the velocity, not counting guidance
 
 # %% ../nbs/08_samplers.ipynb #5e8eb922
 def check_tensors_of(
@@ -171,27 +204,30 @@ def check_request(
     noise:Tensor, # as given to `denoise`
     cond:Tensor,
     null_cond:Tensor|None,
-    method:str,
-    order:int,
-    guidance_scale:float,
-    guidance_interval:tuple[float, float],
+    settings:SamplerSettings,
     num_classes:int|None, # from the model's configuration, where it has one
 ) -> None: # raises `ValueError` naming the argument, its value and what would do
     "Refuse a request that cannot be sampled."
     check_tensors_of(noise, cond, null_cond, num_classes)
-    low, high = guidance_interval
-    if method not in METHODS: raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if order not in (1, 2, 3, 4): raise ValueError(f"order must be 1 to 4, got {order}")
-    if not math.isfinite(guidance_scale): raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}")
     if not noise.isfinite().all(): raise ValueError("noise must be finite, got NaN or infinity")
     if len(cond) != len(noise): raise ValueError(f"cond must have one entry an image: got {len(cond)} for {len(noise)} images")
-    if not 0 <= low <= high <= 1: raise ValueError(f"guidance_interval must satisfy 0 <= low <= high <= 1, got {low}, {high}")
-    if guidance_scale != 1 and null_cond is None: raise ValueError(f"null_cond is needed for guidance_scale {guidance_scale}: give it, or a scale of 1")
+    if settings.guidance_scale != 1 and null_cond is None: raise ValueError(f"null_cond is needed for guidance_scale {settings.guidance_scale}: give it, or a scale of 1")
     if null_cond is not None and null_cond.shape != cond.shape:
         raise ValueError(f"null_cond must have cond's shape {tuple(cond.shape)}, got {tuple(null_cond.shape)}")
     for name, ids in (("cond", cond), ("null_cond", null_cond)):
         if num_classes and ids is not None and len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= num_classes:
             raise ValueError(f"{name} must hold class ids 0 to {num_classes - 1} (null class {num_classes}), got {int(ids.min())} to {int(ids.max())}")
+
+# %% ../nbs/08_samplers.ipynb #6043182a
+def change_settings(
+    settings:SamplerSettings, # to begin with
+    changes:Mapping, # field -> value
+) -> SamplerSettings: # raises `ValueError` for an unknown field, naming the nearest
+    "Settings with some fields changed."
+    for name in changes:
+        if name not in SamplerSettings.__dataclass_fields__:
+            raise ValueError(f"unknown sampler setting {name!r}: must be one of {', '.join(SamplerSettings.__dataclass_fields__)}")
+    return replace(settings, **changes)
 
 # %% ../nbs/08_samplers.ipynb #282afea6
 def denoise(
@@ -199,25 +235,19 @@ def denoise(
     noise:Tensor, # (B, C, H, W) standard normal noise; its dtype is kept throughout
     cond:Tensor, # (B,) class ids or (B, L, D) encoded text
     null_cond:Tensor|None=None, # the null condition, needed where the guidance scale is not 1
-    *, method:str="euler", # a name in `METHODS`
-    steps:int=50, # how many steps
-    order:int=2, # of the Adams method, 1 to 4
-    guidance_scale:float=1., # 1: no guidance
-    guidance_interval:tuple[float, float]=(0., 1.), # guidance acts strictly inside
-    time_shift:float=1., # above 1: more steps near noise
-    base_size:tuple[int, int]|None=None, # (height, width) the transformer reads; None: all of it
-    seed:int=0, # of the fresh noise of method "sde"
-    indices:Sequence[int]|None=None, # number of each image, for the same; None: 0, 1, 2 …
+    settings:SamplerSettings=SamplerSettings(), # how to sample
+    *, indices:Sequence[int]|None=None, # number of each image, for fresh noise of method "sde"; None: 0, 1, 2 …
+    **changes, # fields of the settings that differ: `steps=25`, `guidance_scale=2.` …
 ) -> Iterator[Step]: # steps + 1 moments, noise first; raises `ValueError` at once for what cannot be sampled
     "Sample step by step, in inference mode; see `sample` for the result alone."
-    config = getattr(model, "config", None)
-    check_request(noise, cond, null_cond, method, order, guidance_scale, guidance_interval, getattr(config, "num_classes", None))
-    times = step_times(steps, time_shift)
-    velocity = torch.inference_mode()(guide(model, cond, null_cond, guidance_scale, guidance_interval, base_size))
+    s, config = change_settings(settings, changes), getattr(model, "config", None)
+    check_request(noise, cond, null_cond, s, getattr(config, "num_classes", None))
+    velocity = torch.inference_mode()(guide(model, cond, null_cond, s.guidance_scale, s.guidance_interval, s.base_size))
     numbers = range(len(noise)) if indices is None else indices
-    if len(numbers) != len(noise): raise ValueError(f"indices must have one number an image: got {len(numbers)} for {len(noise)} images")
-    fresh = lambda i: make_noise(numbers, noise.shape[1:], seed, moment=i + 1).to(noise)
-    return METHODS[method](order, fresh)(velocity, noise, times)
+    if len(numbers) != len(noise):
+        raise ValueError(f"indices must have one number an image: got {len(numbers)} for {len(noise)} images")
+    fresh = lambda i: make_noise(numbers, noise.shape[1:], s.seed, moment=i + 1).to(noise)
+    return METHODS[s.method].make(s.order, fresh)(velocity, noise, step_times(s.steps, s.time_shift))
 
 # %% ../nbs/08_samplers.ipynb #78440b0e
 def sample(
@@ -225,18 +255,25 @@ def sample(
     noise:Tensor, # (B, C, H, W) standard normal noise
     cond:Tensor, # (B,) class ids or (B, L, D) encoded text
     null_cond:Tensor|None=None, # the null condition
+    settings:SamplerSettings=SamplerSettings(), # how to sample
     *, trajectory:bool=False, # all steps + 1 states instead of the last
-    **settings, # method, steps, order, guidance_scale, guidance_interval, time_shift, base_size, seed, indices: see `denoise`
+    **changes, # `indices`, and fields of the settings that differ: see `denoise`
 ) -> Tensor: # (B, C, H, W) images, nominally in [-1, 1]; or (steps + 1, B, C, H, W)
     "Sample images."
-    states = (step.x for step in denoise(model, noise, cond, null_cond, **settings))
+    states = (step.x for step in denoise(model, noise, cond, null_cond, settings, **changes))
     if trajectory: return torch.stack(list(states))
     for x in states: pass
     return x
 
 # %% ../nbs/08_samplers.ipynb #dc7c3bf4
-RECOMMENDED = {"method": "euler", "steps": 25, "guidance_scale": 2.} # for models trained on the digits
-RECOMMENDED_TEXT = {"method": "adams", "steps": 25, "order": 2, "guidance_scale": 4., "time_shift": 3.} # for text models, as published
+RECOMMENDED = SamplerSettings(method="euler", steps=25, guidance_scale=2.) # for models trained on the digits
+RECOMMENDED_TEXT = SamplerSettings(method="adams", steps=25, order=2, guidance_scale=4., time_shift=3.) # for text models, as published
+
+def recommended(
+    config, # a model's configuration
+) -> SamplerSettings: # with `replace`, what differs
+    "How a model is sampled where nobody says otherwise."
+    return RECOMMENDED_TEXT if config.text_width else RECOMMENDED
 
 # %% ../nbs/08_samplers.ipynb #18ba252a
 def seam_meter(

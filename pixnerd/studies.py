@@ -157,7 +157,7 @@ class Scale:
         "The arm's model, as training will make it."
         c = self.config(arm, 0, 1, "unused")
         data = load_data(c.data, "train", c.size)
-        return replace(PRESETS[c.preset], **read_changes(c.model), image_size=c.size, channels=data.channels, num_classes=len(data.names or ()))
+        return replace(PRESETS[c.preset].config, **read_changes(c.model), image_size=c.size, channels=data.channels, num_classes=len(data.names or ()))
 
     def parameters(self, arm:Arm) -> int: return sum(count_parameters(self.shape(arm)).values())
 

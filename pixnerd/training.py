@@ -157,7 +157,7 @@ def make_model(
     null:Tensor|None=None, # (L, D) the empty text as the run's encoder gives it
 ) -> PixNerd: # on the CPU; raises `ValueError` where model and data do not fit
     "The model a run starts from."
-    shape = fit_condition(config, base.config if base else replace(PRESETS[config.preset], **read_changes(config.model)), num_classes, null)
+    shape = fit_condition(config, base.config if base else replace(PRESETS[config.preset].config, **read_changes(config.model)), num_classes, null)
     shape = replace(shape, image_size=config.size or shape.image_size)
     if base:
         for name, found in (("channels", channels), ("num_classes", num_classes)):
@@ -501,7 +501,7 @@ def train(
     "Train a model; run it again to continue."
     check_data(config.data), check_folder(config)
     base = from_pretrained(latest_checkpoint(config.start_from) or config.start_from) if config.start_from else None
-    data = load_data(config.data, "train", config.size or (base.config if base else PRESETS[config.preset]).image_size)
+    data = load_data(config.data, "train", config.size or (base.config if base else PRESETS[config.preset].config).image_size)
     null = encode([""])[0] if encode else None
     model = make_model(config, base, data.channels, len(data.names or ()), null)
     encode = encode if model.config.text_width else None

@@ -25,7 +25,7 @@ from pixnerd.samplers import sample
 from test_published import load, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = replace(PRESETS["digits"], width=32, heads=2, depth=2, field_width=8, patch=4, image_size=16)
+TINY = replace(PRESETS["digits"].config, width=32, heads=2, depth=2, field_width=8, patch=4, image_size=16)
 
 
 @pytest.mark.parametrize("name", ["c2i_tiny", "c2i_gray_nonsquare"])
@@ -84,7 +84,7 @@ def test_costs_need_no_numbers():
 
 def test_the_lean_field_saves_what_it_says():
     "At the published shape of the field, the training memory of a model is at most half of the published arithmetic's."
-    config = replace(PRESETS["XL/16"], depth=2, field_depth=2, width=192, heads=4)
+    config = replace(PRESETS["XL/16"].config, depth=2, field_depth=2, width=192, heads=4)
     peaks = {}
     for name in ("published", "lean"):
         way, batch = Way(name, config, torch.device("cpu")), make_batch(config, 1)
@@ -104,7 +104,7 @@ def test_operations_are_those_that_pytorch_counts():
 
 
 def test_operations_of_a_text_model_are_those_that_pytorch_counts():
-    c = replace(PRESETS["XXL/16-text"], width=32, heads=2, depth=2, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
+    c = replace(PRESETS["XXL/16-text"].config, width=32, heads=2, depth=2, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
     model, (x, _, t, cond) = awake(PixNerd(c, field_impl="plain")).double(), make_batch(c, 1)
     with FlopCounterMode(display=False) as count, torch.no_grad(): model(x.double(), t.double(), cond.double())
     small = 2 * (256 * 32 + 32 * 32) + 2 * 16 * 64 * 8                             # the time's MLP, and the places, once for all patches
@@ -112,7 +112,7 @@ def test_operations_of_a_text_model_are_those_that_pytorch_counts():
 
 
 def test_a_text_model_is_measured_too():
-    c = replace(PRESETS["XXL/16-text"], width=32, heads=2, depth=1, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
+    c = replace(PRESETS["XXL/16-text"].config, width=32, heads=2, depth=1, hidden=40, patch=4, image_size=16, field_width=8, text_width=24, text_tokens=5, text_depth=1)
     rows = list(measure(BenchConfig(ways="plain,lean,linear", tasks="forward,train,sample", rounds=1, steps=2, device="cpu"), c, 1))
     assert len(rows) == 9 and all(r["seconds"] > 0 for r in rows)
     assert training_memory(c, "lean", 2)["peak"] < training_memory(c, "plain", 2)["peak"]
@@ -131,9 +131,9 @@ def test_compiled_and_graphed_are_ways():
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_built(tmp_path):
-    one = held_bytes(PRESETS["XL/16"], ["lean"], ["forward"])
-    assert one == 4 * 700_589_219 and held_bytes(PRESETS["XL/16"], ["lean", "plain compiled"], ["train"]) == 5 * one
-    assert held_bytes(PRESETS["XL/16"], ["published", "lean"], ["gradients", "train"]) == 8 * one
+    one = held_bytes(PRESETS["XL/16"].config, ["lean"], ["forward"])
+    assert one == 4 * 700_589_219 and held_bytes(PRESETS["XL/16"].config, ["lean", "plain compiled"], ["train"]) == 5 * one
+    assert held_bytes(PRESETS["XL/16"].config, ["published", "lean"], ["gradients", "train"]) == 8 * one
     ways = "published,lean,linear,off"
     huge = BenchConfig(preset="XL/16", depth=1500, ways=ways, device="cpu", out=str(tmp_path/"b.json"))
     with pytest.raises(ValueError, match="needs .* GB of memory before the first image, this machine has .*: choose a smaller preset, fewer ways or tasks, or --quick"): next(bench(huge))

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {p.stem: p for p in sorted((ROOT/"pixnerd").glob("*.py")) if p.stem[0] != "_"}
-WIDGETS = {"ipywidgets", "plotly", "anywidget"}             # only show and explore touch them
+WIDGETS = {"ipywidgets", "plotly", "anywidget"}             # only LIVE modules touch them
+LIVE = {"show", "explorer", "explorers", "monitor"}         # what may touch them, when asked to
 NOTEBOOK_TOOLS = WIDGETS | {"IPython", "nbdev", "fastcore", "jupyterlab", "nbclient", "nbformat", "torchvision", "torch_fidelity"}
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}  # distributions imported under another name
 
@@ -27,11 +28,11 @@ settings = parser["DEFAULT"]
 def requirements(*keys: str) -> list[Requirement]: return [Requirement(line) for key in keys for line in settings[key].split()]
 
 
-def floor(name: str) -> int:
-    "The number of the notebook that exports a module."
-    origin = re.search(r"File to edit: \.\./nbs/(\d+)_(\w+)\.ipynb", MODULES[name].read_text(encoding="utf-8"))
-    assert origin and origin[2] == name, f"pixnerd/{name}.py is not the export of a notebook NN_{name}.ipynb"
-    return int(origin[1])
+def floor(name: str) -> tuple[int, str]:
+    "The number and letter of the notebook that exports a module: 3 < 3a < 4."
+    origin = re.search(r"File to edit: \.\./nbs/(\d+)([a-z]?)_(\w+)\.ipynb", MODULES[name].read_text(encoding="utf-8"))
+    assert origin and origin[3] == name, f"pixnerd/{name}.py is not the export of a notebook NN_{name}.ipynb"
+    return int(origin[1]), origin[2]
 
 
 def imported(nodes) -> list[str]:
@@ -58,8 +59,8 @@ def test_imports(name):
     everywhere, at_the_top = imported(ast.walk(tree)), imported(tree.body)
     above = [m for m in everywhere if m.startswith("pixnerd.") and (other := m.split(".")[1]) in MODULES and floor(other) >= floor(name)]
     assert not above, f"{name} is on floor {floor(name)} and imports {above}"
-    if name not in ("show", "explore"):
-        assert not WIDGETS & {m.split(".")[0] for m in everywhere}, "only show and explore touch widgets"
+    if name not in LIVE:
+        assert not WIDGETS & {m.split(".")[0] for m in everywhere}, f"only {LIVE} touch widgets"
     required = {IMPORTED_AS.get(r.name, r.name) for r in requirements("requirements")}
     undeclared = {m.split(".")[0] for m in at_the_top} - required - sys.stdlib_module_names - {"pixnerd"}
     assert not undeclared, f"imported when {name} is, and no runtime requirement in settings.ini: {undeclared}"
@@ -73,7 +74,7 @@ class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in {NOTEBOOK_TOOLS}: raise ModuleNotFoundError(name + ' is not on a bare node', name=name)
 sys.meta_path.insert(0, Absent())
-for name in {[m for m in MODULES if m != "explore"]}: import_module('pixnerd.' + name)
+for name in {list(MODULES)}: import_module('pixnerd.' + name)
 """)
 
 
@@ -82,7 +83,7 @@ def test_importing_brings_no_widgets_and_no_pyplot():
 import sys
 from importlib import import_module
 seen = set()
-for name in {[m for m in MODULES if m not in ("show", "explore")]}:
+for name in {[m for m in MODULES if m not in LIVE]}:
     import_module('pixnerd.' + name)
     new = sys.modules.keys() & {NOTEBOOK_TOOLS - {"torchvision"} | {"matplotlib.pyplot"}} - seen
     if new: print('pixnerd.' + name, 'brings', *sorted(new))

@@ -44,7 +44,7 @@ def test_there_and_back(name):
 
 @pytest.mark.parametrize("preset, layout", [("L/16", "c2i_large_16"), ("XL/16", "c2i_xlarge_16"), ("XXL/16-text", "t2i_xxlarge_16")])
 def test_published_layouts(preset, layout):
-    with torch.device("meta"): model = PixNerd(PRESETS[preset])
+    with torch.device("meta"): model = PixNerd(PRESETS[preset].config)
     assert {name: list(w.shape) for name, w in to_official(model).items()} == LAYOUTS[layout]
 
 

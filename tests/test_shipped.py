@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def measured() -> dict:
     "The three numbers for 500 samples of the shipped model."
     labels = torch.arange(500) % 10
-    images = sample(from_pretrained("digits"), make_noise(range(500), (1, 32, 32)), labels, torch.full_like(labels, 10), **RECOMMENDED)
+    images = sample(from_pretrained("digits"), make_noise(range(500), (1, 32, 32)), labels, torch.full_like(labels, 10), RECOMMENDED)
     return evaluate_digits(images, labels)
 
 

@@ -68,7 +68,7 @@ def test_the_parts_of_the_error_add_up():
 
 @pytest.mark.parametrize("patch", [2, 4, 8, 16])
 def test_twins_have_the_same_number_of_parameters(patch):
-    field = replace(PRESETS["digits"], patch=patch, image_size=4 * patch)
+    field = replace(PRESETS["digits"].config, patch=patch, image_size=4 * patch)
     target = sum(count_parameters(field).values())
     twin = match_parameters(replace(field, head="linear", depth=6), target)
     assert abs(sum(count_parameters(twin).values()) / target - 1) < .003

@@ -129,7 +129,7 @@ def test_an_encoder_must_fit_its_model(qwen):
     text, digits = from_pretrained("scenes"), from_pretrained("digits")
     with pytest.raises(ValueError, match="gives vectors 24 wide, and the model reads 39: it was trained with 'words'"): load_text_encoder(qwen, text)
     with pytest.raises(ValueError, match="conditioned on classes: it reads no text"): load_text_encoder("words", digits)
-    assert PRESETS["XXL/16-text"].text_encoder == "Qwen/Qwen3-1.7B"
+    assert PRESETS["XXL/16-text"].config.text_encoder == "Qwen/Qwen3-1.7B"
 
 
 # --- prompts
@@ -173,7 +173,7 @@ def test_train_and_sample_by_prompt(tmp_path):
     done = command("train", "--data", "scenes", "--cond", "text", "--steps", 3, "--batch", 4, "--samples-every", 3, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path/"run"/"config.json").read_text())
-    assert config["preset"] == "scenes" and from_pretrained(latest_checkpoint(tmp_path/"run")).config == PRESETS["scenes"]
+    assert config["preset"] == "scenes" and from_pretrained(latest_checkpoint(tmp_path/"run")).config == PRESETS["scenes"].config
     assert (tmp_path/"run"/"samples"/"step-000003.png").is_file()
     long = "a red circle and a blue square and a red circle and a star"
     done = command("sample", "--model", "run", "--prompt", "two red circles", "--prompt", "", "--prompt", long, "--count", 2, "--steps", 2, "--out", "out", cwd=tmp_path)

@@ -323,9 +323,9 @@ def test_a_tracker_gets_each_line_once(tmp_path):
 def test_a_text_model_learns_from_captions(tmp_path, monkeypatch):
     "On the drawn world, with a frozen table of words for an encoder; resumed to the bit, with a sheet of the captions' images."
     from pixnerd.scenes import VOCABULARY
-    from pixnerd.model import PRESETS, PixNerdConfig
+    from pixnerd.model import PRESETS, PixNerdConfig, Preset
     tiny = PixNerdConfig(width=32, heads=2, depth=2, patch=4, image_size=16, num_classes=0, text_width=8, text_tokens=24, text_depth=1, field_width=16, field_depth=1)
-    monkeypatch.setitem(PRESETS, "tiny-text", tiny)
+    monkeypatch.setitem(PRESETS, "tiny-text", Preset(tiny))
     monkeypatch.setitem(training.CHOICES, "preset", (*PRESETS,))
     table = torch.randn(len(VOCABULARY) + 1, 8, generator=torch.Generator().manual_seed(0))
     def encode(captions): return torch.stack([torch.stack([table[list(VOCABULARY).index(w) + 1] for w in c.split()] + [table[0]] * (24 - len(c.split()))) for c in captions])

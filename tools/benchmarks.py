@@ -55,7 +55,7 @@ def series(config: BenchConfig, rehearse: bool) -> list[dict]:
 def memory(rehearse: bool) -> list[dict]:
     "Memory of training in bfloat16, counted without having it."
     kinds = [("digits", 2)] if rehearse else [("L/16", 32), ("XL/16", 32)]
-    return [{"preset": preset, "batch": batch, "way": way, **training_memory(PRESETS[preset], way, batch)}
+    return [{"preset": preset, "batch": batch, "way": way, **training_memory(PRESETS[preset].config, way, batch)}
             for preset, batch in kinds for way in ("published", "plain", "lean", "linear", "off")]
 
 
@@ -83,7 +83,7 @@ def main():
         print(f"\n{name}\n{as_table(record['series'][name])}", flush=True)
         write()
     if a.only in ("", "limits"):
-        dtype, small = torch.bfloat16 if device.type == "cuda" else torch.float32, PRESETS["digits" if a.rehearse else "XL/16"]
+        dtype, small = torch.bfloat16 if device.type == "cuda" else torch.float32, PRESETS["digits" if a.rehearse else "XL/16"].config
         limits = roofline(device, dtype)
         record |= {"roofline": limits, "memory": memory(a.rehearse), "account": account(small)}
         if device.type == "cpu": record["distances"] = distances(small, limits)

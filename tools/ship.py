@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def judge_digits(model) -> dict:
     "What an independent judge makes of 500 digits."
     labels = [i % 10 for i in range(500)]
-    images = draw_images(model, labels, **RECOMMENDED)
+    images = draw_images(model, labels, RECOMMENDED)
     return evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images)
 
 

@@ -68,7 +68,7 @@ def encodings(scale: Scale, timed: Callable) -> list[Arm]:
 
 def shape(scale: Scale, timed: Callable) -> list[Arm]:
     "Which generated weights are normalised; the field's width; blocks of the field against blocks of the transformer."
-    c = PRESETS[scale.preset]
+    c = PRESETS[scale.preset].config
     norms = [Arm(f"normalised: {name}", f"normalise={value}") for name, value in (("none", ""), ("W1", "W1"), ("W2", "W2"))]
     plain = [Arm("no output norm", "output_norm=false"), Arm("normalised: W1; no output norm", "normalise=W1 output_norm=false")]
     widths = [Arm(f"field width {w}", f"field_width={w}") for w in (c.field_width // 2, 2 * c.field_width)]
@@ -83,7 +83,7 @@ def pixels(scale: Scale, timed: Callable) -> list[Arm]:
     patch = 8
     values, arms = channels * patch ** 2, []
     for width in (values // 2, values, 2 * values):
-        told = f"patch={patch} width={width}" if (patch, width) != (scale.patch, PRESETS[scale.preset].width) else ""
+        told = f"patch={patch} width={width}" if (patch, width) != (scale.patch, PRESETS[scale.preset].config.width) else ""
         arms += [Arm(f"field, width {width}", told), Arm(f"field without pixels, width {width}", f"{told} noisy_pixels=false".strip()), Arm(f"linear, width {width}", f"{told} head=linear".strip())]
     return arms
 
@@ -152,7 +152,7 @@ def sizes(group: str, seed: int, samples: int) -> list[dict]:
         for off_grid in ("evaluate", "interpolate"):
             with torch.device("meta"): other = PixNerd(replace(model.config, off_grid=off_grid)).eval()
             other.load_state_dict(model.state_dict(), assign=True)
-            if group == "digits": images = torch.cat([draw_batch(other, n.tolist(), labels[n], torch.full_like(n, 10), seed, size, **RECOMMENDED) for n in torch.arange(samples).split(50)])
+            if group == "digits": images = torch.cat([draw_batch(other, n.tolist(), labels[n], torch.full_like(n, 10), seed, size, RECOMMENDED) for n in torch.arange(samples).split(50)])
             else:
                 painter = TextSampler(other, encode, RECOMMENDED_TEXT, seed, size)
                 images = torch.cat([painter(texts[i:i + 50], range(i, min(i + 50, len(texts)))) for i in range(0, len(texts), 50)])

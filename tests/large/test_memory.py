@@ -23,14 +23,14 @@ print(loaded - before, peak() - before)
 
 @pytest.mark.parametrize("preset", ["L/16", "XL/16"])
 def test_loading_a_published_file_peaks_below_its_bound(preset, tmp_path):
-    with torch.device("meta"): official = to_official(PixNerd(PRESETS[preset]))
+    with torch.device("meta"): official = to_official(PixNerd(PRESETS[preset].config))
     weights = {prefix + name: torch.randn(w.shape) * .02 for prefix in ("denoiser.", "ema_denoiser.") for name, w in official.items()}
     torch.save({"state_dict": weights}, tmp_path/"model.ckpt")
     del weights
     done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path/"model.ckpt"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loaded, used = map(int, done.stdout.split())
-    size = 4 * sum(count_parameters(PRESETS[preset]).values())
+    size = 4 * sum(count_parameters(PRESETS[preset].config).values())
     print(f"{preset}: {size / 1e9:.2f} GB of weights, peak {loaded / size:.2f} x while loading, {used / size:.2f} x after a forward pass")
     assert loaded <= 1.3 * size
     assert used > .9 * size                                 # the weights were really read: the measure measures
