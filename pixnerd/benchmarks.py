@@ -217,14 +217,14 @@ def _make_batch(
     else: cond = torch.randint(c.num_classes, (count,), generator=g)
     return tuple(x.to(device) for x in (images, noise, t, cond))
 
-# %% ../nbs/16_benchmarks.ipynb #2686cac5
-def _read_list(
+# %% ../nbs/16_benchmarks.ipynb #7fcd96d2
+def _parse_list(
     text:str, # with commas
     name:str, # of the setting, for the error
     kind:type=str, # of the entries
     known:Iterable[str]=(), # what is allowed; empty: everything
 ) -> list: # raises `ValueError` for what is not
-    "Read a list of settings."
+    "Parse a list of settings."
     try: found = [kind(part.strip()) for part in text.split(",")]
     except ValueError: raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
     for entry in found:
@@ -263,16 +263,16 @@ class BenchConfig:
         if c.text_width and "published" in self.variants:
             raise ValueError(f"variants must be without 'published', the class model's arithmetic, for {self.preset}, "
                              f"got {self.variants!r}")
-        for size in self.read("sizes"):
+        for size in self.entries("sizes"):
             if size and size * c.patch % c.image_size:
                 side = c.image_size // c.patch
                 raise ValueError(f"sizes must be multiples of {side} for {self.preset}, its patches a side, got {size}")
-        for name in ("batches", "variants", "tasks"): self.read(name)
+        for name in ("batches", "variants", "tasks"): self.entries(name)
 
-    def read(self, name:str) -> list: # its entries; raises `ValueError` for unknown ones
+    def entries(self, name:str) -> list: # its entries; raises `ValueError` for unknown ones
         "One of the settings that are lists."
         known = {"tasks": TASKS, "variants": [f"{kind} {end}".strip() for kind in VARIANTS for end in _ENDINGS]}
-        return _read_list(getattr(self, name), name, str if name in known else int, known.get(name, ()))
+        return _parse_list(getattr(self, name), name, str if name in known else int, known.get(name, ()))
 
     @property
     def model_config(self) -> PixNerdConfig:
@@ -281,14 +281,16 @@ class BenchConfig:
         return replace(c, depth=self.depth or c.depth, field_depth=self.field_depth or c.field_depth)
 
     @property
-    def row_count(self) -> int: return len(list(self.cases())) * len(self.read("tasks")) * len(self.read("variants"))
+    def row_count(self) -> int:
+        "How many rows there will be."
+        return len(list(self.cases())) * len(self.entries("tasks")) * len(self.entries("variants"))
 
     def cases(self) -> Iterator[tuple[PixNerdConfig, int]]: # model and batch
         "Every combination of image size and batch."
         c = self.model_config
-        for size in self.read("sizes"):
+        for size in self.entries("sizes"):
             larger = replace(c, image_size=size, patch=c.patch * size // c.image_size) if size else c
-            for batch in self.read("batches"): yield larger, batch
+            for batch in self.entries("batches"): yield larger, batch
 
 # %% ../nbs/16_benchmarks.ipynb #1fa3a328
 def _fits(run:Callable[[], object]) -> bool: # whether there was memory enough
@@ -308,9 +310,9 @@ def _measure(
     "Measure one case: time, ratio, peak memory, images a second, share of the machine's rate of products."
     device, shared = pick_device(b.device), {}
     dtype, batch = pick_precision(b.precision, device), _make_batch(config, count, device, b.seed)
-    variants = {name: Variant(name, config, device, dtype, b.seed, shared) for name in b.read("variants")}
+    variants = {name: Variant(name, config, device, dtype, b.seed, shared) for name in b.entries("variants")}
     limit = roofline(device, dtype)["operations"]
-    for task in b.read("tasks"):
+    for task in b.entries("tasks"):
         options = {"steps": b.steps} if task == "sample" else {}
         runs = {name: partial(TASKS[task], variant, batch, **options) for name, variant in variants.items()}
         runs = {name: run for name, run in runs.items() if _fits(run)}
@@ -345,7 +347,7 @@ def _held_bytes(
 def _check_room(b:BenchConfig) -> None: # raises `ValueError` where the system would have to end it
     "Refuse a benchmark whose models alone do not fit into this machine."
     if not hasattr(os, "sysconf"): return                                   # a system that does not tell
-    need = _held_bytes(b.model_config, b.read("variants"), b.read("tasks"))
+    need = _held_bytes(b.model_config, b.entries("variants"), b.entries("tasks"))
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if need > .9 * there:
         raise ValueError(f"preset {b.preset} with these variants and tasks needs {need / 1e9:.0f} GB of memory before "

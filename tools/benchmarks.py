@@ -55,7 +55,7 @@ GPU = {
 
 def rehearsed(config: BenchConfig) -> BenchConfig:
     "The same series on the CPU, tiny, in one turn; what a compiler and a kernel do is tested elsewhere."
-    variants = dict.fromkeys(name.partition(" ")[0].replace("fused", "lean") for name in config.read("variants"))
+    variants = dict.fromkeys(name.partition(" ")[0].replace("fused", "lean") for name in config.entries("variants"))
     return replace(config, preset="digits", depth=1, field_depth=1, sizes="0", batches="2", rounds=1, steps=2,
                    precision="fp32", device="cpu", variants=",".join(variants))
 
