@@ -147,7 +147,7 @@ def published_forward(
     for block in model.blocks: tokens = _published_block(block, tokens, condition, rotary)
     s = F.silu(time + tokens).flatten(0, 1)                                           # (B·N, d)
     pixels = patches.reshape(-1, c.channels, c.patch ** 2).transpose(1, 2)            # (B·N, Q, C)
-    table = encoding_table(c.encoding, (c.patch, c.patch), c.frequencies, c.patch, x.device)
+    table = encoding_table.__wrapped__(c.encoding, (c.patch, c.patch), c.frequencies, c.patch, x.device)   # not kept
     velocity = _published_field(model.decoder, pixels, s, table)                      # (B·N, Q, C)
     velocity = velocity.transpose(1, 2).reshape(B, patches.shape[1], -1).transpose(1, 2)
     return F.fold(velocity.contiguous(), (H, W), c.patch, stride=c.patch)
