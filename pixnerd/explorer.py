@@ -490,7 +490,7 @@ export default { initialize, render };
 """
 
 _CANVAS_CSS = """
-.pixnerd-board { display: block; flex: none; max-width: 100%; background: white; border-radius: 4px; cursor: crosshair; }
+.pixnerd-board { display: block; flex: none; max-width: 100%; background: white; cursor: crosshair; }
 .pixnerd-board[hidden] { display: none; }
 .pixnerd-board:focus-visible, .noUi-handle:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
 """
