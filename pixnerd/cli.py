@@ -70,6 +70,7 @@ class SampleConfig:
         for name in ("count", "total", "size", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1: raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None and value > 10 ** 7: raise ValueError(f"{name} must be at most {10 ** 7}, got {value}")
         given = [name for name in ("count", "total", "labels") if getattr(self, name) is not None]
         if len(given) > 1: raise ValueError(f"{given[0]} and {given[1]} both say how many images: give one of them")
         if not self.images and not self.npz: raise ValueError("no-images without npz would keep nothing: add --npz")

@@ -317,7 +317,8 @@ def finish_samples(
     if (folder/"images").is_dir():
         if not (folder/"samples.png").is_file(): _write_sheet(folder/"samples.png", files, cols)
         if npz and not packed.is_file(): write_npz(packed, files, None if text else labels)
-    if text: write_whole(folder/"prompts.txt", "".join(f"{label}\n" for label in labels))
+    lines = (" ".join(label.splitlines()) for label in labels) if text else () # one line a prompt, whatever it holds
+    if text: write_whole(folder/"prompts.txt", "".join(f"{line}\n" for line in lines))
     if not (folder/"samples.json").is_file(): write_record(folder/"samples.json", record)
     if not keep and packed.is_file(): shutil.rmtree(folder/"images", ignore_errors=True)
 
