@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -34,8 +35,8 @@ from .data import DATASETS, class_ids
 from .digits import SPLITS
 from .evaluation import evaluate_digits
 from .metrics import (
-    MetricConfig, Reference, check_pair, compare_results, extract, fidelity_digits, gather, import_fidelity,
-    make_extractor, measure, open_images, open_reference, save_statistics)
+    METRICS, MetricConfig, Reference, Statistics, check_pair, compare_results, extract, fidelity_digits, make_extractor,
+    measure, open_images, open_reference)
 from .model import PRESETS, PixNerd, PixNerdConfig
 from .records import (
     fingerprint, is_first, option, pick_device, provenance, read_record, source_commit, write_record, write_whole)
@@ -270,7 +271,9 @@ def _prepare(
             raise ValueError(f"{task.save_statistics} already exists: choose another name, nothing was overwritten")
         if reference is None or reference.pictures is None:
             raise ValueError("save-statistics needs images as the reference")
-        if "fid" not in config.names: raise ValueError("save-statistics is for fid: add it to metrics")
+        of_use = [name for name, metric in METRICS.items() if metric.needs == "statistics"]
+        if not set(of_use) & set(config.names):
+            raise ValueError(f"save-statistics is for {', '.join(of_use)}: add it to metrics")
     return extractor, reference
 
 # %% ../nbs/17_cli.ipynb #cbadf343
@@ -288,7 +291,7 @@ def _measure_folder(
     if reference:
         against = {"source": reference.name, "count": real or reference.statistics.count or None,
                    "fid_from": "statistics" if reference.statistics else "images"}
-    made_by = provenance(device) | {"torch_fidelity": import_fidelity().__version__, "commit": source_commit()}
+    made_by = provenance(device) | {"torch_fidelity": version("torch-fidelity"), "commit": source_commit()}
     record = {
         "metrics": metrics,
         "samples": {"source": str(samples), "count": len(pictures), "shape": list(pictures.shape),
@@ -307,7 +310,7 @@ def _save_statistics(path:str, reference:Reference, config:MetricConfig, extract
     pictures = reference.pictures
     with progress(len(pictures), "reference", "image") as bar:
         seen = extract(pictures, extractor, config.extract_batch, bar.update)
-    save_statistics(gather(seen[extractor.layers["fid"]], reference.name, config.extractor), path)
+    Statistics.of(seen["features"], reference.name, config.extractor).save(path)
     print(f"statistics of {len(pictures)} images: {path}")
 
 def evaluate_main(arguments:Sequence[str]) -> None:
