@@ -6,7 +6,7 @@
 __all__ = ['read_log', 'trim_log', 'loss_curves', 'show_loss', 'list_checkpoints', 'latest_checkpoint', 'read_run',
            'changed_settings', 'check_folder']
 
-# %% ../nbs/10b_run_folder.ipynb #d6b30b6a
+# %% ../nbs/10b_run_folder.ipynb #083b79c3
 import json
 import math
 from dataclasses import asdict, fields
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .records import write_whole
+from .records import is_vacant, write_whole
 from .run_settings import TRAINING, TrainConfig
 from .show import Picture, new_figure
 
@@ -48,7 +48,7 @@ def trim_log(
     "Drop a log's lines beyond a step, and those that are damaged."
     path = Path(out)/"log.jsonl"
     kept = "".join(line + "\n" for line in _lines(path) if _step_of(line) <= step)
-    write_whole(path, lambda p: p.write_text(kept))
+    write_whole(path, kept)
     return path
 
 # %% ../nbs/10b_run_folder.ipynb #304d4624
@@ -106,16 +106,14 @@ def read_run(
         raise ValueError(f"{path} is not the configuration of a run: choose another out, nothing was changed")
     return values
 
-# %% ../nbs/10b_run_folder.ipynb #d60c6ba8
-_LITTER = ("lost+found", "desktop.ini", "Thumbs.db")
-
+# %% ../nbs/10b_run_folder.ipynb #d9a9146d
 def changed_settings(
     config:TrainConfig, # what is asked for now
 ) -> dict[str, tuple]: # setting -> (before, now), of the settings that the weights depend on
     "How settings differ from those a run was started with; raises `ValueError` for a folder that holds anything else."
     out, now = Path(config.out), asdict(config)
     if not (out/"config.json").exists():
-        if out.is_dir() and any(not p.name.startswith(".") and p.name not in _LITTER for p in out.iterdir()):
+        if not is_vacant(out):
             raise ValueError(f"out {out} holds files but no config.json of a run: "
                              "choose another out, nothing was changed")
         return {}

@@ -95,8 +95,8 @@ class TrainConfig(RunOptions, OptimiserOptions, DataOptions):
 
 def _usual_preset(data:str, cond:str) -> str:
     "The preset of a run that names none."
-    text = cond == "text" or data == "scenes"
-    return getattr(DATASETS.get(data), "preset", "scenes" if text else "digits")
+    if data in DATASETS: return DATASETS[data].preset
+    return "scenes" if cond == "text" else "digits"
 
 # %% ../nbs/10a_run_settings.ipynb #2d7e1acb
 def _read_value(

@@ -7,10 +7,10 @@ __all__ = ['Batch', 'noise_batch', 'SpikeGuard', 'EMA', 'recompute_blocks', 'mak
            'learning_rate', 'sync_gradients', 'optimiser_step', 'TrainStep', 'train_step', 'save_checkpoint',
            'load_checkpoint', 'Log', 'train', 'training_loop']
 
-# %% ../nbs/11_training.ipynb #adf49fd3
+# %% ../nbs/11_training.ipynb #61d82084
 import json
 import math
-import pickle
+import os
 import shutil
 import sys
 import time
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-import os
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from .flow import interpolate, sample_time, velocity_error
 from .model import PRESETS, PixNerd, PixNerdConfig
 from .order import derive_seed
 from .patches import to_signed
-from .records import lock_run, pick_device, provenance, write_whole
+from .records import is_first, lock_folder, pick_device, provenance, write_record, write_whole
 from .run_folder import changed_settings, check_folder, latest_checkpoint, list_checkpoints, trim_log
 from .run_settings import TrainConfig, read_changes
 from .samplers import make_noise, recommended, sample
@@ -145,9 +145,10 @@ def _fit_condition(
                         text_depth=shape.text_depth or 2, text_encoder=config.text)
     if bool(shape.text_width) != captions:
         remedy = "" if shape.text_width else ": name a text encoder (text) to train a text model of this size"
-        raise ValueError(f"{name} is a {'text' if shape.text_width else 'class'} model, and data {config.data} has {brings}"
-                         f"{remedy}")
-    if captions and null is None: raise ValueError("a text model needs an encoder for its captions: train(config, encode=...)")
+        kind = "text" if shape.text_width else "class"
+        raise ValueError(f"{name} is a {kind} model, and data {config.data} has {brings}{remedy}")
+    if captions and null is None:
+        raise ValueError("a text model needs an encoder for its captions: train(config, encode=...)")
     if captions and (shape.text_width != null.shape[1] or shape.text_tokens < null.shape[0]):
         raise ValueError(f"{name} reads at most {shape.text_tokens} text tokens of width {shape.text_width}, "
                          f"and the text encoder gives {null.shape[0]} of width {null.shape[1]}")
@@ -190,7 +191,7 @@ def _shard(trainee:nn.Module, model:PixNerd, processes:int) -> None:
     "Spread weights, gradients and moments over CPU processes (PyTorch's `fully_shard`)."
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")  # nothing here writes into an output
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")  # nobody writes into an output
     mesh = init_device_mesh("cpu", (processes,))
     for block in model.blocks: fully_shard(block, mesh=mesh)
     fully_shard(trainee, mesh=mesh)
@@ -201,7 +202,7 @@ class TrainState:
     def __init__(self,
         config:TrainConfig, # the run's settings
         model:PixNerd, # freshly made
-        null:Tensor|None=None, # (L, D) encoded empty text; None: a class model, whose null class its configuration knows
+        null:Tensor|None=None, # (L, D) encoded empty text; None: a class model, which has its null class
     ):
         from accelerate import Accelerator   # here, because it takes as long to import as torch
         cpu = pick_device(config.device).type == "cpu"
@@ -355,8 +356,8 @@ def save_checkpoint(
     whole = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
     model = dcp.get_model_state_dict(state.trainee, options=whole)
     optimiser = dcp.get_optimizer_state_dict(state.trainee, state.optimiser, options=whole)
-    rest = {"step": state.step, "seconds": state.seconds, "updates": state.ema.updates, "guard": state.guard.state_dict(),
-            "scaler": state.scaler.state_dict(), "model": model, "optimiser": optimiser, "log": log}
+    rest = {"step": state.step, "seconds": state.seconds, "updates": state.ema.updates, "log": log, "model": model,
+            "optimiser": optimiser, "guard": state.guard.state_dict(), "scaler": state.scaler.state_dict()}
     averaged, temporary = state.averaged_model(), folder.with_name(f".{folder.name}.tmp")
     if state.accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -374,9 +375,10 @@ def save_checkpoint(
 def _naming(folder:Path):
     "Whatever goes wrong in here is a damaged checkpoint."
     try: yield
-    except (OSError, RuntimeError, LookupError, TypeError, AttributeError, EOFError, ValueError, pickle.UnpicklingError) as e:
+    except (OSError, RuntimeError, LookupError, TypeError, AttributeError, EOFError, ValueError, UnpicklingError) as e:
         what = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"checkpoint {folder} is damaged ({what}): remove that folder to start from the one before") from e
+        raise ValueError(f"checkpoint {folder} is damaged ({what}): "
+                         "remove that folder to start from the one before") from e
 
 def _check_same_model(state:TrainState, found:PixNerdConfig, folder:Path) -> None:
     "Refuse to continue with another model, or other classes."
@@ -390,7 +392,7 @@ def _check_same_model(state:TrainState, found:PixNerdConfig, folder:Path) -> Non
 def load_checkpoint(
     state:TrainState, # the run, freshly made; changed in place
     folder:Path, # a folder made by `save_checkpoint`
-) -> dict|None: # what the log had not written yet; raises `ValueError` for a damaged checkpoint, or that of another model
+) -> dict|None: # what the log had not written yet; raises `ValueError` where it is damaged, or of another model
     "Take up a run where a checkpoint left it."
     from torch.distributed.checkpoint import state_dict as dcp
     with _naming(folder):
@@ -420,10 +422,9 @@ def _moments_by_name(
     names:list[str], # of the weights, in order
 ) -> dict: # by name
     "The state of an optimiser as it is stored today."
-    now = {i if isinstance(i, str) else names[i]: values for i, values in optimiser["state"].items()}
-    groups = [g | {"params": [i if isinstance(i, str) else names[i] for i in g["params"]]} for g in optimiser["param_groups"]]
-    return {"state": {current_name(name): values for name, values in now.items()},
-            "param_groups": [g | {"params": [current_name(name) for name in g["params"]]} for g in groups]}
+    def named(i:int|str) -> str: return current_name(i) if isinstance(i, str) else names[i]
+    return {"state": {named(i): values for i, values in optimiser["state"].items()},
+            "param_groups": [g | {"params": list(map(named, g["params"]))} for g in optimiser["param_groups"]]}
 
 # %% ../nbs/11_training.ipynb #4d3c6a62
 class Log:
@@ -461,8 +462,7 @@ class Log:
         a, path = self.state.accelerator, Path(self.state.config.out)/"unreadable.json"
         for one in gather_object([self.unreadable]): self.unreadable = self.unreadable | one
         if self.unreadable and a.is_main_process:
-            text = json.dumps(dict(sorted(self.unreadable.items())), indent=2, ensure_ascii=False)
-            write_whole(path, lambda p: p.write_text(text + "\n"))
+            write_whole(path, json.dumps(dict(sorted(self.unreadable.items())), indent=2, ensure_ascii=False) + "\n")
         return {"tally": a.reduce(self.tally.clone()), "norm": self.norm.clone(), "unreadable": self.unreadable}
 
     def flush(self, lr:float) -> None:
@@ -507,7 +507,7 @@ def _peak_memory(device:torch.device) -> float:
 # %% ../nbs/11_training.ipynb #4d471d6b
 def train(
     config:TrainConfig, # what to do
-    encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D); `[""]` is "nothing asked for"
+    encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D); [""] for no text
 ) -> Iterator[TrainStep]: # every step; raises `ValueError` or `OSError` at once for a run that cannot start or continue
     "Train a model; run it again to continue."
     check_data(config.data)
@@ -519,7 +519,7 @@ def train(
     model = make_model(config, base, data.channels, tuple(map(str, data.names or ())), null)
     encode, null = (encode, null) if model.config.text_width else (None, None)
     held = ExitStack()                      # the folder's lock, until the run ends
-    if os.environ.get("RANK", "0") == "0": held.callback(lock_run(config.out).close)
+    if is_first(): held.callback(lock_folder(config.out, "training is running in").release)
     try:
         state = TrainState(config, model, null)
         a, checkpoint = state.accelerator, latest_checkpoint(config.out)
@@ -553,7 +553,7 @@ def training_loop(
             last = state.step == c.steps
             due = last or state.step % c.log_every == 0
             if due: log.flush(done.lr)
-            if due or state.accelerator.device.type == "cpu": _check_patience(state)   # a GPU is only asked now and then
+            if due or state.accelerator.device.type == "cpu": _check_patience(state)     # a GPU is asked now and then
             if sheet is not None and (last or state.step % c.samples_every == 0): _save_samples(state, sheet)
             if state.step % c.save_every == 0: save_checkpoint(state, log.state_dict())
             yield done
@@ -575,17 +575,18 @@ def _note_start(
         start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch."),
                  **provenance(a.device)}
         starts.append(start | {"changed": changed} if changed else start)
-        for name, record in (("config.json", asdict(state.config)), ("made_by.json", starts)):
-            text = json.dumps(record, indent=2) + "\n"
-            write_whole(out/name, lambda p: p.write_text(text))
+        write_record(out/"config.json", asdict(state.config))
+        write_record(path, starts)
     a.wait_for_everyone()
 
 def _check_patience(state:TrainState) -> None:
     "Stop a run that no longer moves; its weights are those before the skipped steps."
-    row, limit = int(state.guard.in_a_row), f"{state.config.spike:g} times the usual norm of {float(state.guard.usual):.3g}"
-    if row >= state.config.patience:
-        raise ValueError(f"training stopped at step {state.step}: {row} steps in a row were skipped, because their gradients "
-                         f"were not finite or {limit}. The weights are those before them; lower lr, or look at the data")
+    row = int(state.guard.in_a_row)
+    if row < state.config.patience: return
+    limit = f"{state.config.spike:g} times the usual norm of {float(state.guard.usual):.3g}"
+    raise ValueError(f"training stopped at step {state.step}: {row} steps in a row were skipped, because their "
+                     f"gradients were not finite or {limit}. "
+                     "The weights are those before them; lower lr, or look at the data")
 
 # %% ../nbs/11_training.ipynb #2ecb643c
 def _sheet_conditions(state:TrainState, data, encode:Callable|None, count:int=16) -> Tensor:
