@@ -79,7 +79,7 @@ class DenoisingExplorer(Explorer):
         alt = "An image forming: its noisy state, the exact preview, and the velocity"
         return Flipbook(frames, labels, 640, alt, min(self.settings.moment // 2, len(data) - 1))
 
-# %% ../nbs/13c_explorers.ipynb #f41458f8
+# %% ../nbs/13c_explorers.ipynb #33fc4536
 def _strip(steps:int, most:int=9) -> list[int]:
     "Which moments are shown small: first and last, and some between."
     return sorted({round(v) for v in np.linspace(0, steps, min(most, steps + 1))})
@@ -87,9 +87,11 @@ def _strip(steps:int, most:int=9) -> list[int]:
 def _moment_table(data:Sequence[Step]) -> dict[str, list]:
     "A run in numbers."
     def size(x): return math.nan if x is None else x.float().square().mean().sqrt().item()
-    errors = [size(d.preview - data[-1].preview) for d in data]
-    return {"step": [d.i for d in data], "t": [d.t for d in data], "noise_to_signal": [noise_to_signal(d) for d in data],
-            "velocity": [size(d.velocity) for d in data], "preview_error": errors}
+    return {"step": [d.i for d in data],
+            "t": [d.t for d in data],
+            "noise_to_signal": [noise_to_signal(d) for d in data],
+            "velocity": [size(d.velocity) for d in data],
+            "preview_error": [size(d.preview - data[-1].preview) for d in data]}
 
 def _moment_board(s, data:Sequence[Step], brief:bool) -> Board:
     "One moment of a run; brief: without the small pictures."
