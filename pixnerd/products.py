@@ -37,7 +37,7 @@ def _onednn_linear(x, weight, bias=None):
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 # %% ../nbs/04a_products.ipynb #23551065
-def _measure_gain(rounds=9) -> float:
+def _measure_gain(rounds=25) -> float:
     "How many times faster oneDNN is than PyTorch's default, by the best of several turns."
     x, weight = torch.full((256, 512), .5), torch.full((512, 512), .5)
     best = {F.linear: math.inf, _onednn_linear: math.inf}
