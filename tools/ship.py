@@ -46,7 +46,7 @@ def command_of(config: dict) -> str:
     "The words that train such a run: every setting that decides the weights and is not what it would be anyway."
     chosen = {name: config[name] for name in ("data", "cond", "preset", "start_from") if name in config}
     usual = asdict(TrainConfig(**chosen)) | {f.name: f.default for f in fields(TrainConfig) if f.name in chosen}
-    usual["preset"] = TrainConfig(data=config["data"], cond=config.get("cond", "auto")).preset # what the data would take
+    usual["preset"] = TrainConfig(data=config["data"], cond=config.get("cond", "auto")).preset
     words = ["pixnerd-train"]
     for f in fields(TrainConfig):
         value = config.get(f.name, usual[f.name])
