@@ -474,8 +474,8 @@ def bench_main(arguments:Sequence[str]) -> None:
             rows.append(row)
             bar.update()
     print(bench_table(rows))
-    print(f"speed ratio: {rows[0]['variant']!r} is 1, higher is faster; peak: above parameters, gradients and optimiser; "
-          f"of peak: of the rate of a large product here\n{config.out}")
+    print(f"speed ratio: {rows[0]['variant']!r} is 1, higher is faster; peak: above parameters, gradients and "
+          f"optimiser; of peak: of the rate of a large product here\n{config.out}")
 
 # %% ../nbs/17_cli.ipynb #6e762e9f
 COMMANDS:dict[str, Callable[[Sequence[str]], None]] = {
