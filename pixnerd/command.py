@@ -53,21 +53,26 @@ def _argument(kind) -> dict: # what `add_argument` needs to know of a field's ty
     "How a value of a type is typed."
     if isinstance(kind, UnionType): kind = next(k for k in get_args(kind) if k is not NoneType) # X | None
     if kind is bool: return {"action": argparse.BooleanOptionalAction}
-    if not get_args(kind): return {"type": _text if kind is str else kind, "metavar": kind.__name__.upper()}
-    items = get_args(kind) # tuple[float, float]
-    return {"type": items[0], "nargs": len(items), "metavar": tuple(item.__name__.upper() for item in items)}
+    items = get_args(kind) or (kind,)
+    name = "TEXT" if items[0] is str else items[0].__name__.upper()
+    found = {"type": _text if items[0] is str else items[0], "metavar": name}
+    if items[-1] is Ellipsis: return found | {"nargs": "+", "action": "extend"} # tuple[str, ...]
+    if len(items) > 1: return found | {"nargs": len(items)} # tuple[float, float]
+    return found
 
 # %% ../nbs/16a_command.ipynb #f95da3cc
 def add_options(
     parser:argparse.ArgumentParser, # gets one option for each field
     config:type, # a dataclass whose fields were made with `records.option`
-    unsaid:Callable[[str], str]|None=None, # `unsaid(name)`: what is done without the option; its default is None
+    unsaid:Callable[[str], str]|None=None, # `unsaid(name)`: what holds without the option, whose default is then None
     **defaults, # other defaults than the dataclass's
 ) -> None:
     "One command-line option for each setting of a configuration."
     for f in fields(config):
         default, help = defaults.get(f.name, f.default), f.metadata["help"]
-        if unsaid: default, help = None, f"{help}; none: {unsaid(f.name)}"
+        if unsaid:
+            default = None
+            if told := unsaid(f.name): help += f"; not given: {told}"
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=help, **_argument(f.type))
 
 # %% ../nbs/16a_command.ipynb #a729cd47

@@ -71,9 +71,11 @@ class Menu(Choice):
 class Words:
     "A line of text."
     value:str # what stands there at first
+    offered:Sequence[str] = () # lines to pick from
 
     def widget(self, **options):
-        return live_package("ipywidgets").Text(value=self.value, continuous_update=False, **options)
+        kind = live_package("ipywidgets").Combobox                      # a text box with suggestions
+        return kind(value=self.value, options=list(self.offered), continuous_update=False, **options)
 
 @dataclass(frozen=True)
 class Number:
@@ -261,7 +263,8 @@ class Explorer(_Drawn):
         "The curves as a plotly figure, one panel a chart."
         return self.picture(**changes).figure()
 
-    def widget(self): return View(self).box
+    def view(self): return View(self)
+    def widget(self): return self.view().box
 
 # %% ../nbs/13b_explorer.ipynb #a459c64b
 class _PictureView:

@@ -317,7 +317,8 @@ def _paint_all_backward(
     "The gradients of `_paint_all`, computed from what went in."
     generated = weights[3].shape[0] if shape.depth else 1
     tile, inner = _tile_sizes(shape, generated, pixels.shape[2], s.dtype, s.is_cuda)
-    sums, dx, ds = GradientSums(), torch.empty_like(pixels), torch.zeros_like(s)
+    sums = GradientSums()
+    dx, ds = torch.empty_like(pixels), torch.zeros_like(s)
     with torch.autocast(s.device.type, enabled=False):
         field, grad = FieldWeights.prepare(shape, weights, table, s.dtype), grad.to(s.dtype)
         for i in range(0, len(s), tile):

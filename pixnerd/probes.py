@@ -7,7 +7,7 @@ __all__ = ['radial_power', 'RunSettings', 'InspectedModel', 'inspect_model', 'no
            'record_activations', 'attention_map', 'principal_components', 'ablate_encoding', 'mix_networks',
            'carry_noise', 'seam_profile']
 
-# %% ../nbs/13_probes.ipynb #7220e0c7
+# %% ../nbs/13_probes.ipynb #36d03af4
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import from_pretrained
-from .data import cond_from_names, imagenet_names
+from .data import class_ids
 from .model import PixNerd
 from .neural_field import NeuralField
 from .patches import patch_grid
@@ -69,7 +69,7 @@ class InspectedModel:
         "The condition and the null condition for what was typed; raises `ValueError` naming what is wrong."
         c, device = self.model.config, next(self.model.parameters()).device
         if not c.text_width:
-            cond = torch.tensor(_class_ids(text, c))
+            cond = torch.tensor(class_ids(text, c.num_classes, c.class_names))
             _check_count(len(cond))
             return cond.to(device), torch.full_like(cond, c.num_classes).to(device)
         if self.encode is None:
@@ -83,7 +83,7 @@ class InspectedModel:
     def count(self, text:str) -> int:
         "How many images are asked for, at least 1; what cannot be read counts by its commas."
         c = self.model.config
-        try: count = len(_prompts(text) if c.text_width else _class_ids(text, c))
+        try: count = len(_prompts(text) if c.text_width else class_ids(text, c.num_classes, c.class_names))
         except ValueError: count = text.count(",") + 1
         return min(max(count, 1), _MOST)
 
@@ -93,19 +93,8 @@ class InspectedModel:
         noise = make_noise(range(len(cond)), self.shape, s.seed).to(cond.device)
         return denoise(self.model, noise, cond, null, s)
 
-# %% ../nbs/13_probes.ipynb #677d0729
+# %% ../nbs/13_probes.ipynb #cdfc9805
 def _prompts(text): return [part.strip() for part in text.split(";") if part.strip()]
-
-def _class_ids(text, config): # TODO
-    parts = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        low, dash, high = part.partition("-")
-        if dash and low.strip().isdecimal() and high.strip().isdecimal() and 0 <= int(high) - int(low) < 10_000:
-            parts += map(str, range(int(low), int(high) + 1))
-        else: parts.append(part)
-    if not parts: raise ValueError(f"classes must name 1 to {_MOST} images, got 0")
-    names = imagenet_names() if config.num_classes == 1000 else [str(i) for i in range(config.num_classes)]
-    return cond_from_names(parts, config.class_names or names).tolist()
 
 def _check_count(count):
     if not 1 <= count <= _MOST: raise ValueError(f"classes must name 1 to {_MOST} images, got {count}")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ERROR', 'FID', 'ACCURACY', 'Difference', 'interval', 'Measure', 'Study', 'markdown_table', 'compare_arms',
-           'show_changes', 'HeldOut', 'held_out_error', 'Arm', 'Scale', 'match_parameters', 'time_arms', 'run_study']
+           'plot_means', 'show_changes', 'HeldOut', 'held_out_error', 'Arm', 'Scale', 'match_parameters', 'time_arms',
+           'run_study']
 
 # %% ../nbs/18_studies.ipynb #5f0c1184
 import hashlib
@@ -36,7 +37,7 @@ from .probes import radial_power
 from .records import pick_device, write_whole
 from .run_settings import TrainConfig, read_changes
 from .sample_folders import draw_batch
-from .samplers import make_noise
+from .samplers import SamplerSettings, make_noise
 from .show import PALETTE, Picture, new_figure
 from .training import train
 
@@ -125,9 +126,13 @@ class Study:
         if step is None: return {seed: some[-1] for seed, some in marks.items()}
         return {seed: next(mark for mark in some if mark["step"] == step) for seed, some in marks.items()}
 
+    def values(self, arm:str, measure:Measure=ERROR, step:int|None=None) -> list[float]:
+        "A measure of an arm, one number for each seed."
+        return [mark[measure.key] for mark in self.mark(arm, step).values()]
+
     def mean(self, arm:str, measure:Measure=ERROR, step:int|None=None) -> Difference:
         "An arm's mean over seeds."
-        return interval([mark[measure.key] for mark in self.mark(arm, step).values()])
+        return interval(self.values(arm, measure, step))
 
     def changes(self,
         arm:str,
@@ -147,6 +152,13 @@ class Study:
     def verdict(self, arm:str, baseline:str, measure:Measure=ERROR, **at) -> str:
         "Whether an arm is better than a baseline, worse, or not resolved."
         return self.change(arm, baseline, measure, **at).verdict(measure.lower_is_better)
+
+    def describe(self, arm:str, baseline:str, measure:Measure=ERROR, **at) -> str:
+        "An arm's mean, its change against a baseline, and the verdict, where there is one, in bold."
+        change = measure.text(self.change(arm, baseline, measure, **at))
+        verdict = self.verdict(arm, baseline, measure, **at)
+        told = change if verdict == "not resolved" else f"{change}, **{verdict}**"
+        return f"{self.mean(arm, measure, at.get('step')).mean:{measure.spec}} ({told})"
 
     def parameters(self, arm:str) -> int:
         "How many an arm has."
@@ -185,6 +197,18 @@ def compare_arms(
             if verdict != "not resolved": verdict = f"**{verdict}**"
         rows.append([arm, f"{study.parameters(arm) / 1e6:.2f} M", *values, verdict])
     return markdown_table(["arm", "parameters", *(m.name for m in measures), f"by {measures[0].name}"], rows)
+
+# %% ../nbs/18_studies.ipynb #f3a411ec
+def plot_means(
+    axis, # of matplotlib
+    x:Sequence[float], # where
+    values:Sequence[Sequence[float]], # for each of them, a number for each seed
+    colour:str,
+    label:str,
+) -> None:
+    "Draw a line through means over seeds, and a dot for each seed."
+    axis.plot(x, [mean(some) for some in values], color=colour, label=label)
+    for place, some in zip(x, values): axis.plot([place] * len(some), some, "o", ms=3, color=colour, mew=0)
 
 # %% ../nbs/18_studies.ipynb #34151046
 def show_changes(
@@ -348,10 +372,11 @@ def _judge_samples(
     "Score samples of every class in turn."
     c, device = model.config, next(model.parameters()).device
     labels, images = torch.arange(scale.samples) % c.num_classes, []
+    settings = SamplerSettings(method="adams", order=2, steps=15, seed=seed)
     for numbers in torch.arange(scale.samples).split(100):
         cond = labels[numbers].to(device)
         null = torch.full_like(cond, c.num_classes)
-        images.append(draw_batch(model, numbers.tolist(), cond, null, seed, method="adams", order=2, steps=15))
+        images.append(draw_batch(model, numbers.tolist(), cond, null, settings))
     images = torch.cat(images)
     if scale.data == "digits": found = evaluate_digits(images, labels) | fidelity_digits(images)
     else:
@@ -395,7 +420,7 @@ def _run_arm(
         scores = _judge_samples(model, replace(scale, size=config.size), seed) if judged else {}
         found.append({"step": steps, **held_out_error(model, on, encode), **scores})
     row = {"arm": arm.name, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": found}
-    write_whole(result, lambda path: path.write_text(json.dumps(row) + "\n"))
+    write_whole(result, json.dumps(row) + "\n")
     shutil.rmtree(out)
     return row
 

@@ -90,4 +90,5 @@ def test_a_model_keeps_its_parameters():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     use_fast_products(model)
     assert [type(m) for m in (model[0], model[1][0])] == [FastLinear, FastLinear]
-    assert list(before) == list(model.state_dict()) and all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+    after = model.state_dict()
+    assert list(before) == list(after) and all(torch.equal(v, after[name]) for name, v in before.items())

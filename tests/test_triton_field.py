@@ -17,7 +17,7 @@ WITH_BLOCKS = [name for name in SHAPES if name != "no block"]    # `auto` paints
 @needs_triton
 @pytest.mark.parametrize("name", WITH_BLOCKS)
 def test_same_numbers_and_gradients_as_plain(name):
-    if not _interprets(): pytest.skip("Triton was imported without its interpreter: the kernel is tested on the GPU, below")
+    if not _interprets(): pytest.skip("Triton was imported without its interpreter: it is tested on the GPU, below")
     assert_same_as_plain(name, "fused")
 
 
@@ -65,7 +65,7 @@ assert len(done.asm['cubin']) > 1000 and done.metadata.shared <= 227 * 1024, don
     assert not done.returncode, done.stderr[-1500:]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the kernels are interpreted, and compiled, but not run")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: kernels are interpreted, and compiled, but not run")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_on_a_gpu(dtype):
     if _has_triton() and _interprets(): pytest.skip("Triton was told to interpret")
