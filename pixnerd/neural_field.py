@@ -23,7 +23,8 @@ def split_weights(
 ) -> tuple[Tensor, Tensor]: # W1 (..., h, r·h) and W2 (..., r·h, h)
     "Cut what a token wrote into the two matrices of a field block, and normalise them."
     w1, w2 = numbers.chunk(2, dim=-1)
-    w1, w2 = w1.unflatten(-1, (width, -1)), w2.unflatten(-1, (-1, width))
+    w1 = w1.unflatten(-1, (width, -1))
+    w2 = w2.unflatten(-1, (-1, width))
     if "W1" in normalise: w1 = F.normalize(w1, dim=-2)
     if "W2" in normalise: w2 = F.normalize(w2, dim=-2)
     return w1, w2
@@ -38,7 +39,8 @@ class FieldBlock(nn.Module):
         normalise:Sequence[str]=("W1", "W2"), # which generated weights are normalised
     ):
         super().__init__()
-        self.width, self.normalise = width, tuple(normalise)
+        self.width = width
+        self.normalise = tuple(normalise)
         self.norm = RMSNorm(width, eps=1e-6)
         self.weight_generator = nn.Linear(token_width, 2 * ratio * width ** 2)
 
@@ -93,7 +95,8 @@ class PixelVelocity(nn.Module):
         super().__init__()
         self.norm = RMSNorm(width, eps=1e-6) if norm else nn.Identity()
         self.linear = nn.Linear(width, channels)
-        nn.init.zeros_(self.linear.weight), nn.init.zeros_(self.linear.bias)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self,
         h:Tensor, # (B, N, Q, width)
@@ -110,7 +113,9 @@ class NeuralField(nn.Module):
         out:PixelVelocity, # h -> velocity
     ):
         super().__init__()
-        self.embed, self.blocks, self.out = embed, nn.ModuleList(blocks), out
+        self.embed = embed
+        self.blocks = nn.ModuleList(blocks)
+        self.out = out
 
     def write(self,
         s:Tensor, # (B, N, d) tokens
@@ -145,7 +150,7 @@ def make_field(
     noisy_pixels:bool=True, # the field sees the noisy pixel, not only its place
     off_grid:str="evaluate", # the encoding off the trained pixels: see `encoding_table`
 ) -> NeuralField: # ready for `field(patches, tokens)`
-    "Put a field together from the choices the paper ablates; the defaults are the published ones."
-    return NeuralField(PixelEmbedding(channels, patch, width, encoding, frequencies, noisy_pixels, off_grid),
-                       [FieldBlock(token_width, width, ratio, normalise) for _ in range(depth)],
-                       PixelVelocity(width, channels, output_norm))
+    "A field made of named choices; the defaults are the published ones."
+    embed = PixelEmbedding(channels, patch, width, encoding, frequencies, noisy_pixels, off_grid)
+    blocks = [FieldBlock(token_width, width, ratio, normalise) for _ in range(depth)]
+    return NeuralField(embed, blocks, PixelVelocity(width, channels, output_norm))

@@ -23,6 +23,11 @@ def to_uint8(
     "Floats of the model's range to bytes, rounded to the nearest and clamped."
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
+# %% ../nbs/01_patches.ipynb #c96de100
+def _sides(patch:tuple[int, int]|int) -> tuple[int, int]:
+    "A patch's height and width, from one number where it is square."
+    return (patch, patch) if isinstance(patch, int) else patch
+
 # %% ../nbs/01_patches.ipynb #4ad79713
 def patch_grid(
     height:int, # image height in pixels
@@ -30,7 +35,7 @@ def patch_grid(
     patch:tuple[int, int]|int, # patch (height, width), or one number for a square patch
 ) -> tuple[int, int]: # patches down and across; raises `ValueError` where the patch does not divide the image
     "How many patches an image holds, down and across."
-    ph, pw = (patch, patch) if isinstance(patch, int) else patch
+    ph, pw = _sides(patch)
     if min(ph, pw) < 1: raise ValueError(f"patch must be at least 1 pixel, got {ph}x{pw}")
     if height % ph or width % pw or not height or not width:
         raise ValueError(f"an image of {height}x{width} pixels does not divide into patches of {ph}x{pw}: "
@@ -43,7 +48,7 @@ def patchify(
     patch:tuple[int, int]|int, # patch (height, width), or one number for a square patch
 ) -> Tensor: # (B, N, C, h, w) patches, row by row; raises `ValueError` where they do not fit
     "Cut images into non-overlapping patches."
-    ph, pw = (patch, patch) if isinstance(patch, int) else patch
+    ph, pw = _sides(patch)
     rows, cols = patch_grid(*x.shape[-2:], patch)
     x = x.unflatten(3, (cols, pw)).unflatten(2, (rows, ph))  # (B, C, rows, h, cols, w)
     return x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)         # (B, N, C, h, w)

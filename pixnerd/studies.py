@@ -37,7 +37,7 @@ from .probes import radial_power
 from .records import pick_device, write_whole
 from .run_settings import TrainConfig, read_changes
 from .sample_folders import draw_batch
-from .samplers import make_noise
+from .samplers import SamplerSettings, make_noise
 from .show import PALETTE, Picture, new_figure
 from .training import train
 
@@ -372,10 +372,11 @@ def _judge_samples(
     "Score samples of every class in turn."
     c, device = model.config, next(model.parameters()).device
     labels, images = torch.arange(scale.samples) % c.num_classes, []
+    settings = SamplerSettings(method="adams", order=2, steps=15, seed=seed)
     for numbers in torch.arange(scale.samples).split(100):
         cond = labels[numbers].to(device)
         null = torch.full_like(cond, c.num_classes)
-        images.append(draw_batch(model, numbers.tolist(), cond, null, seed, method="adams", order=2, steps=15))
+        images.append(draw_batch(model, numbers.tolist(), cond, null, settings))
     images = torch.cat(images)
     if scale.data == "digits": found = evaluate_digits(images, labels) | fidelity_digits(images)
     else:
@@ -419,7 +420,7 @@ def _run_arm(
         scores = _judge_samples(model, replace(scale, size=config.size), seed) if judged else {}
         found.append({"step": steps, **held_out_error(model, on, encode), **scores})
     row = {"arm": arm.name, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": found}
-    write_whole(result, lambda path: path.write_text(json.dumps(row) + "\n"))
+    write_whole(result, json.dumps(row) + "\n")
     shutil.rmtree(out)
     return row
 

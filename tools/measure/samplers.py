@@ -1,43 +1,62 @@
-"""Measure the shipped model by sampler, steps and guidance: `python tools/sampler_table.py` writes nbs/results/samplers.json.
+"""Measure the shipped model by sampler, steps and guidance, into nbs/results/samplers.json.
 
-Each row is some hundred digits against the training digits, with the processor time an image took on one core. It takes about
-ten minutes; notebook 12 draws the result.
+Each row is some hundred digits against the training digits, with the processor time an image took on one core. Four solvers
+take about ten minutes; notebook 12 draws the result.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import torch
 
 from pixnerd.checkpoints import from_pretrained
-from pixnerd.sample_folders import draw_batch
 from pixnerd.evaluation import evaluate_digits
 from pixnerd.metrics import fidelity_digits
-from pixnerd.records import fingerprint, source_commit, write_record
-from pixnerd.records import provenance
+from pixnerd.records import fingerprint, provenance, source_commit, write_record
+from pixnerd.sample_folders import draw_batch
+from pixnerd.samplers import METHODS, SamplerSettings, labelled_solvers
 
-SOLVERS = {"euler": {"method": "euler"}, "heun": {"method": "heun"}, "adams, order 2": {"method": "adams", "order": 2}, "sde": {"method": "sde"}}
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = ("samples", "judge_on_held_out", "fid-digits_of_held_out")                       # the same in every row
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--samples", type=int, default=300, help="images for each row")
-parser.add_argument("--steps", type=int, nargs="+", default=[4, 12, 25], help="counts of steps")
-parser.add_argument("--scales", type=float, nargs="+", default=[1., 2., 3.], help="guidance scales")
-arguments = parser.parse_args()
 
-torch.set_num_threads(1)
-model, labels, rows = from_pretrained("digits"), torch.arange(arguments.samples) % 10, []
-draw_batch(model, range(10), labels[:10], torch.full((10,), 10), steps=1)                    # the first batch is slower
-for (name, solver), steps, scale in product(SOLVERS.items(), arguments.steps, arguments.scales):
-    start = time.process_time()
-    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), steps=steps, guidance_scale=scale, **solver)
-                        for numbers in torch.arange(arguments.samples).split(100)])
-    seconds = (time.process_time() - start) / arguments.samples     # of one core, so other work on the machine counts little
-    judged = {k: v for k, v in (evaluate_digits(images, labels) | fidelity_digits(images)).items() if k not in ("samples", "judge_on_held_out", "fid-digits_of_held_out")}
-    rows.append({"method": name, "steps": steps, "guidance_scale": scale, "cpu_seconds_per_image": round(seconds, 5), **{k: round(v, 5) for k, v in judged.items()}})
-    print(rows[-1], flush=True)
-made_by = provenance(torch.device("cpu")) | {"commit": source_commit()}
-out = Path(__file__).resolve().parent.parent/"nbs"/"results"/"samplers.json"
-out.parent.mkdir(exist_ok=True)
-write_record(out, {"model": "digits", "weights": fingerprint(model), "samples": arguments.samples, "seed": 0, "batch": 100, "made_by": made_by, "rows": rows})
+def row_name(s: SamplerSettings) -> str: # "heun"; "adams, order 2"
+    return f"{s.method}, order {s.order}" if METHODS[s.method].orders else s.method
+
+
+def measure_row(model, s: SamplerSettings, count: int) -> dict:
+    "Draw some hundred digits, and measure them."
+    labels, start = torch.arange(count) % 10, time.process_time()
+    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), s)
+                        for numbers in torch.arange(count).split(100)])
+    seconds = (time.process_time() - start) / count             # of one core: other work on the machine counts little
+    found = {k: round(v, 5) for k, v in (evaluate_digits(images, labels) | fidelity_digits(images)).items() if k not in LEFT_OUT}
+    return {"method": row_name(s), "steps": s.steps, "guidance_scale": s.guidance_scale,
+            "cpu_seconds_per_image": round(seconds, 5), **found}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    known = {row_name(s): s for s in labelled_solvers().values()}
+    parser = argparse.ArgumentParser(prog="tools/measure samplers", description=__doc__.splitlines()[0])
+    parser.add_argument("--solvers", nargs="+", choices=known, metavar="NAME", help="; ".join(known),
+                        default=["euler", "heun", "adams, order 2", "sde"])
+    parser.add_argument("--samples", type=int, default=300, help="images for each row")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 12, 25], help="counts of steps")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1., 2., 3.], help="guidance scales")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    model, rows = from_pretrained("digits"), []
+    measure_row(model, SamplerSettings(steps=1), 100)                                       # the first batch is slower
+    for name, steps, scale in product(options.solvers, options.steps, options.scales):
+        rows.append(measure_row(model, replace(known[name], steps=steps, guidance_scale=scale), options.samples))
+        print(rows[-1], flush=True)
+    made_by = provenance(torch.device("cpu")) | {"commit": source_commit()}
+    write_record(ROOT/"nbs"/"results"/"samplers.json",
+                 {"model": "digits", "weights": fingerprint(model), "samples": options.samples, "seed": 0, "batch": 100,
+                  "made_by": made_by, "rows": rows})
+
+
+if __name__ == "__main__": main()
