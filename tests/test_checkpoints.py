@@ -108,7 +108,8 @@ def test_what_is_no_checkpoint_is_said_in_a_line(model, tmp_path):
         with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/name)
     part = {"state_dict": {"ema_denoiser.blocks.0.weight": torch.ones(1)}}
     torch.save(part, tmp_path/"part.ckpt")
-    with pytest.raises(ValueError, match="not the weights of a published PixNerd"): from_pretrained(tmp_path/"part.ckpt")
+    with pytest.raises(ValueError, match="not the weights of a published PixNerd"):
+        from_pretrained(tmp_path/"part.ckpt")
 
 
 @pytest.mark.parametrize("content", [
