@@ -19,6 +19,7 @@ from pixnerd.images import crop_square
 from pixnerd.patches import to_signed, to_uint8
 from pixnerd.records import fingerprint
 from pixnerd.sample_folders import draw_batch, write_image, write_npz
+from pixnerd.samplers import SamplerSettings
 
 pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed (pip install -e '.[evaluate]')")
 ROOT = Path(__file__).resolve().parent.parent
@@ -394,7 +395,7 @@ def test_the_committed_table_is_of_the_shipped_model():
     assert {"cpu", "torch", "pixnerd"} <= table["made_by"].keys()
     assert all(row["cpu_seconds_per_image"] > 0 for row in table["rows"])
     row, labels = table["rows"][0], torch.arange(table["samples"]) % 10
-    how = {name: row[name] for name in ("method", "steps", "guidance_scale")}
-    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), **how)
+    how = SamplerSettings(row["method"], row["steps"], guidance_scale=row["guidance_scale"])
+    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), how)
                         for numbers in torch.arange(len(labels)).split(100)])
     assert m.fidelity_digits(images)["fid-digits"] == pytest.approx(row["fid-digits"], rel=.01)
