@@ -234,11 +234,12 @@ def to_official(
     model:PixNerd, # a model whose configuration the published code can express
 ) -> dict[str, Tensor]: # the published names; the tensors share memory with the model's
     "The weights of a model under the published names; raises `ValueError` for what the published code cannot express."
-    c, weights, official = model.config, model.state_dict(), {}
+    c = model.config
     for name, value in _fixed_fields(bool(c.text_width), c.width).items():
         name = "hidden_width" if name == "hidden" else name
         if getattr(c, name) != value:
             raise ValueError(f"the published code cannot express {name} {getattr(c, name)!r}: it has {value!r}")
+    weights, official = model.state_dict(), {}
     for ours, theirs in _official_names(c).items():
         official |= dict(zip(theirs, weights[ours].chunk(len(theirs)), strict=True))
     return official

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .benchmarks import BenchConfig, as_table, bench, cases
+from .benchmarks import BenchConfig, bench, bench_table
 from .checkpoints import SHIPPED, from_pretrained, read_config
 from .command import (
     add_options, all_stop, make_parser, progress, read_options, run_command, stop_politely)
@@ -70,8 +70,9 @@ class SampleConfig:
     def __post_init__(self):
         for name in ("count", "total", "size", "batch"):
             value = getattr(self, name)
-            if value is not None and value < 1: raise ValueError(f"{name} must be at least 1, got {value}")
-            if value is not None and value > 10 ** 7: raise ValueError(f"{name} must be at most {10 ** 7}, got {value}")
+            if value is None: continue
+            if value < 1: raise ValueError(f"{name} must be at least 1, got {value}")
+            if value > 10 ** 7: raise ValueError(f"{name} must be at most {10 ** 7}, got {value}")
         given = [name for name in ("count", "total", "labels") if getattr(self, name) is not None]
         if len(given) > 1: raise ValueError(f"{given[0]} and {given[1]} both say how many images: give one of them")
         if not self.images and not self.npz: raise ValueError("no-images without npz would keep nothing: add --npz")
@@ -84,7 +85,6 @@ def _usual(name:str) -> str:
     "What a sampler setting is where it is not given."
     classes, text = getattr(RECOMMENDED, name), getattr(RECOMMENDED_TEXT, name)
     if classes is None: return ""
-    if isinstance(classes, tuple): classes, text = (" ".join(map(str, pair)) for pair in (classes, text))
     return f"{classes}" if classes == text else f"{classes}, or {text} with text"
 
 def _add_sampling(parser:argparse.ArgumentParser) -> None:
@@ -287,17 +287,14 @@ def _measure_folder(
     with progress(len(pictures) + real, "measure", "image") as bar:
         metrics = measure(pictures, reference, config, extractor, device, bar.update)
     drawn_by = Path(samples)/"samples.json"
-    against = None
-    if reference:
-        against = {"source": reference.name, "count": real or reference.statistics.count or None,
-                   "fid_from": "statistics" if reference.statistics else "images"}
-    made_by = provenance(device) | {"torch_fidelity": version("torch-fidelity"), "commit": source_commit()}
+    against = reference and {"source": reference.name, "count": real or reference.statistics.count or None,
+                             "fid_from": "statistics" if reference.statistics else "images"}
     record = {
         "metrics": metrics,
         "samples": {"source": str(samples), "count": len(pictures), "shape": list(pictures.shape),
                     "drawn_by": read_record(drawn_by) if drawn_by.is_file() else None},
         "reference": against, "settings": asdict(config), "seconds": round(time.perf_counter() - start, 2),
-        "made_by": made_by,
+        "made_by": provenance(device) | {"torch_fidelity": version("torch-fidelity"), "commit": source_commit()},
     }
     out.mkdir(parents=True, exist_ok=True)
     write_record(out/"metrics.json", record)
@@ -398,8 +395,8 @@ DEMO = TrainConfig(out="runs/demo", steps=1200, lr=4e-3, ema=.995, save_every=10
 def _judge_demo(config:TrainConfig, images:Tensor, labels:Sequence[int], seconds:dict[str, float]) -> dict:
     "Judge the samples, and write the numbers to `metrics.json`."
     numbers = evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images) | seconds
-    made = {"seed": config.seed, "sampler": asdict(RECOMMENDED), "config": asdict(config),
-            "made_by": provenance(pick_device(config.device))}
+    made_by = provenance(pick_device(config.device))
+    made = {"seed": config.seed, "sampler": asdict(RECOMMENDED), "config": asdict(config), "made_by": made_by}
     write_record(Path(config.out)/"metrics.json", numbers | made)
     return numbers
 
@@ -472,16 +469,13 @@ def bench_main(arguments:Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true",
                         help="a small model, under a minute on two CPU cores; options given beside it count")
     config, rows = BenchConfig(**read_options(parser.parse_args(arguments), BenchConfig)), []
-    total = len(list(cases(config))) * len(config.tasks.split(",")) * len(config.ways.split(","))
-    results = bench(config)
-    with progress(total, "measure", "row") as bar:
-        for row in results:
+    with progress(config.row_count, "measure", "row") as bar:
+        for row in bench(config):
             rows.append(row)
             bar.update()
-    print(as_table(rows))
-    print(f"speed ratio: {rows[0]['way']!r} is 1, higher is faster; peak: above parameters, gradients and optimiser; "
-          "of peak: of the rate of a large product here")
-    print(config.out)
+    print(bench_table(rows))
+    print(f"speed ratio: {rows[0]['variant']!r} is 1, higher is faster; peak: above parameters, gradients and "
+          f"optimiser; of peak: of the rate of a large product here\n{config.out}")
 
 # %% ../nbs/17_cli.ipynb #6e762e9f
 COMMANDS:dict[str, Callable[[Sequence[str]], None]] = {

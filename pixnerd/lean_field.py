@@ -64,7 +64,7 @@ class FieldWeights:
     @classmethod
     def prepare(cls,
         shape:FieldShape,
-        weights:Sequence[Tensor], # in the order of `_open_field`
+        weights:Sequence[Tensor], # embedding; gain and generator of each block; output
         table:Tensor, # (Q, atoms) coordinate encoding
         dtype:torch.dtype, # to compute in
     ): # copies only where the type differs
@@ -282,9 +282,9 @@ def _tile_sizes(
 # %% ../nbs/04b_lean_field.ipynb #a5883036
 @dataclass(frozen=True)
 class TilePainter:
-    "One way to compute a tile of patches; both functions take what `_lean_forward` and `_lean_backward` take."
-    forward:Callable[..., None]
-    backward:Callable[..., list[Tensor]]
+    "One way to compute a tile of patches."
+    forward:Callable[..., None] # (pixels, s, field, inner, out): fills out with the velocity
+    backward:Callable[..., list[Tensor]] # (grad, pixels, s, field, inner, sums, dx): gradients of generated numbers
 
 # %% ../nbs/04b_lean_field.ipynb #1d7b383a
 PAINTERS:dict[str, TilePainter] = {"lean": TilePainter(_lean_forward, _lean_backward)} # by name

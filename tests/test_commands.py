@@ -126,7 +126,7 @@ MISTAKES = {
     "sample --out file": "file already exists",
     "demo --samples 3": "samples must be at least 20",
     "demo --out file/demo": "file/demo",
-    "bench --ways ours": "must be of published",
+    "bench --variants ours": "variants must be of published",
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pixnerd import PixNerd, cli, records, sample_folders as s
-from pixnerd.checkpoints import RENAMED_TENSORS, from_pretrained
+from pixnerd.checkpoints import _RENAMED, from_pretrained
 from pixnerd.metrics import open_images, read_file
 from pixnerd.model import PixNerdConfig
 from pixnerd.patches import to_uint8
@@ -142,7 +142,7 @@ def test_a_folder_begun_by_the_first_version_is_continued(tmp_path):
 
 
 def test_every_renamed_tensor_keeps_its_first_name_in_fingerprints():
-    assert records._FIRST_NAMES == {now: first for first, now in RENAMED_TENSORS.items()}
+    assert records._FIRST_NAMES == {r.now: r.before for r in _RENAMED if r.what == "tensor"}
 
 
 def test_a_folder_that_only_a_desktop_has_touched_is_taken(tmp_path):

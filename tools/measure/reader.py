@@ -1,22 +1,27 @@
-"""Train the reader of digits and put it into the package: `python tools/reader.py` writes pixnerd/weights/reader/."""
+"""Train the classifier of digits and put it into the package: `python tools/measure reader` writes pixnerd/weights/reader/."""
 
+import argparse
 import json
 import time
 
 import torch
 from safetensors.torch import save_file
 
-from pixnerd.alignment import READER, train_digit_classifier
-from pixnerd.records import write_whole
+from pixnerd.alignment import CLASSIFIER_FILE, train_digit_classifier
 from pixnerd.digits import load_digits
-from pixnerd.records import provenance
+from pixnerd.records import provenance, write_record, write_whole
 
-start = time.perf_counter()
-reader = train_digit_classifier()
-READER.parent.mkdir(parents=True, exist_ok=True)
-write_whole(READER, lambda path: save_file({name: w.contiguous() for name, w in reader.state_dict().items()}, path, metadata={"format": "pt"}))
-held = load_digits("held-out")
-record = {"command": "python tools/reader.py", "epochs": 20, "seed": 0, "seconds": round(time.perf_counter() - start, 1),
-          "accuracy_on_held_out": (reader(held.images).argmax(1) == held.labels).double().mean().item(), "made_by": provenance(torch.device("cpu"))}
-write_whole(READER.with_name("training.json"), lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-print(json.dumps(record, indent=2))
+
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="tools/measure reader", description=__doc__.splitlines()[0]).parse_args(arguments)
+    start = time.perf_counter()
+    classifier = train_digit_classifier()
+    weights = {name: w.contiguous() for name, w in classifier.state_dict().items()}
+    CLASSIFIER_FILE.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(CLASSIFIER_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    held = load_digits("held-out")
+    accuracy = (classifier(held.images).argmax(1) == held.labels).double().mean().item()
+    record = {"command": "python tools/measure reader", "epochs": 20, "seed": 0, "accuracy_on_held_out": accuracy,
+              "seconds": round(time.perf_counter() - start, 1), "made_by": provenance(torch.device("cpu"))}
+    write_record(CLASSIFIER_FILE.with_name("training.json"), record)
+    print(json.dumps(record, indent=2))
