@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .records import cpu_name, digest, read_record, write_record
+from .records import digest, provenance, read_record, write_record
 
 # %% ../nbs/04a_products.ipynb #8bb657f9
 def can_use_onednn(
@@ -57,7 +57,7 @@ def _cache_file(about) -> Path:
 # %% ../nbs/04a_products.ipynb #2b799413
 def _cached_gain() -> float:
     "`_measure_gain` of this processor with this version of PyTorch: as kept in the user's cache, or measured and kept."
-    about = {"cpu": cpu_name(), "torch": torch.__version__}
+    about = {"cpu": provenance(torch.device("cpu"))["cpu"], "torch": torch.__version__}
     try: return float(read_record(_cache_file(about))["onednn_gain"])
     except (OSError, RuntimeError, ValueError, KeyError, TypeError): pass     # not there yet, damaged, or no home
     with ThreadPoolExecutor(1) as thread: gain = thread.submit(_measure_gain).result()
