@@ -171,7 +171,7 @@ def test_a_metric_that_is_entered_is_checked_measured_and_compared(monkeypatch, 
     monkeypatch.setitem(m.METRICS, "nearest", complete(least=2, setting="neighbourhood"))
     c, held = m.MetricConfig("fid,nearest", "digits"), load_digits("held-out").images[:40]
     found = m.measure(held, held, c)
-    assert found["nearest-digits"] == 0 and set(found) == {"fid-digits", "nearest-digits"}
+    assert abs(found["nearest-digits"]) < 1e-6 and set(found) == {"fid-digits", "nearest-digits"}
     with pytest.raises(ValueError, match=r"nearest needs at least 5 samples \(neighbourhood\), got 4"):
         m.measure(held[:4], held, c)
     m.Statistics("s", np.zeros(64), np.eye(64)).save(tmp_path/"s.npz")
@@ -179,7 +179,7 @@ def test_a_metric_that_is_entered_is_checked_measured_and_compared(monkeypatch, 
         m.measure(held, tmp_path/"s.npz", c)
     (tmp_path/"a.json").write_text(json.dumps({"metrics": found}))
     assert "| nearest-digits ↓ |" in m.compare_results([tmp_path/"a.json"])
-    with pytest.raises(ValueError, match="metric must be one of fid, kid, isc, prc, nearest, got 'nearer'"):
+    with pytest.raises(ValueError, match="metric must be one of fid, .*nearest, got 'nearer'"):
         m.MetricConfig("nearer")
 
 
@@ -332,7 +332,7 @@ GOOD = "--samples good --extractor digits"
     (f"{GOOD} --reference digits --metrics prc --neighbourhood 12",
      "prc needs at least 13 samples (neighbourhood), got 12"),
     (f"{GOOD} --reference digits --metrics isc --isc-splits 13", "isc needs at least 13 samples"),
-    (f"{GOOD} --reference digits --metrics fid,sfid", "metric must be one of fid, kid, isc, prc, got 'sfid'"),
+    (f"{GOOD} --reference digits --metrics fid,sfid", "metric must be one of fid, kid, "),
     ("--samples good --reference digits --extractor resnet", "extractor must be one of clip-"),
     (f"{GOOD} --reference digits --weights code.pth", "weights can be given for inception-v3-compat and vgg16"),
     ("--samples good --reference digits --weights code.pth", "are damaged, or more than tensors"),
@@ -348,7 +348,8 @@ GOOD = "--samples good --extractor digits"
     (REFERENCE, "nothing to measure: give samples or model"),
     (f"{GOOD} --reference digits --total 9", "total is for drawing from a model"),
     (f"--model digits --total 9 {REFERENCE}", "kid needs at least 1000 samples (kid_subset_size), got 9"),
-    (f"--model digits --labels labels.txt {REFERENCE}", "labels labels.txt, entry 2: must be a class 0 to 9, got '12'"),
+    (f"--model digits --labels labels.txt {REFERENCE}",
+     "labels labels.txt, entry 2: unknown class '12': must be an id from 0 to 9"),
     (f"{REFERENCE} --save-statistics vgg.npz", "vgg.npz already exists"),
     (f"{REFERENCE} --metrics kid --save-statistics new.npz", "save-statistics is for fid"),
     ("--extractor digits --reference vgg.npz --save-statistics new.npz", "save-statistics needs images"),

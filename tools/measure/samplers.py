@@ -1,7 +1,7 @@
 """Measure the shipped model by sampler, steps and guidance, into nbs/results/samplers.json.
 
-Each row is some hundred digits against the training digits, with the processor time an image took on one core. Four solvers
-take about ten minutes; notebook 12 draws the result.
+Each row is some hundred digits against the training digits, with the processor time an image took on one core.
+Four solvers take about ten minutes; notebook 12 draws the result.
 """
 
 import argparse
@@ -33,9 +33,10 @@ def measure_row(model, s: SamplerSettings, count: int) -> dict:
     images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), s)
                         for numbers in torch.arange(count).split(100)])
     seconds = (time.process_time() - start) / count             # of one core: other work on the machine counts little
-    found = {k: round(v, 5) for k, v in (evaluate_digits(images, labels) | fidelity_digits(images)).items() if k not in LEFT_OUT}
+    found = evaluate_digits(images, labels) | fidelity_digits(images)
     return {"method": row_name(s), "steps": s.steps, "guidance_scale": s.guidance_scale,
-            "cpu_seconds_per_image": round(seconds, 5), **found}
+            "cpu_seconds_per_image": round(seconds, 5),
+            **{name: round(value, 5) for name, value in found.items() if name not in LEFT_OUT}}
 
 
 def main(arguments: list[str] | None = None) -> None:
