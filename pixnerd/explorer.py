@@ -266,7 +266,7 @@ class Explorer(_Drawn):
     def view(self): return View(self)
     def widget(self): return self.view().box
 
-# %% ../nbs/13b_explorer.ipynb #a459c64b
+# %% ../nbs/13b_explorer.ipynb #68cfba1b
 class _PictureView:
     "A picture that is drawn by a worker, and a line that says what is going on."
     def __init__(self, explorer:Explorer):
@@ -284,7 +284,8 @@ class _PictureView:
 
     def draw(self, request:tuple, stale:Callable[[], bool]) -> None:
         "Work towards a picture, showing it as it comes, until it is done or no longer wanted."
-        (s, pinned), explorer, drawn = request, self.explorer, time.monotonic()
+        (s, pinned), explorer = request, self.explorer
+        drawn = time.monotonic()
         try:
             s = explorer.read(asdict(s))
             with closing(explorer.progress(s)) as progress:
