@@ -6,6 +6,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN := .venv/bin
 NOTEBOOKS := $(BIN)/python tools/notebooks.py
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
 # The stamp's name carries a checksum of the environment's description, and it is written last:
 # a fresh checkout's dates remake nothing, an edited requirement does, and a broken-off installation is not taken for a whole one.
 DESCRIPTION := settings.ini setup.py constraints.txt
@@ -21,27 +22,19 @@ help:  ## list the targets
 setup: $(READY)  ## make the environment .venv, if it is missing or out of date
 
 $(READY):
-	@set -euo pipefail; \
-	for name in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python); do \
-	  for python in $$(type -ap $$name || true); do \
-	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break 2; fi; \
-	  done; python=; \
+	@for python in $$(type -ap $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)); do \
+	  $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
 	done; \
-	[ -n "$$python" ] || { echo "make: needs Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv), or PYTHON=/path/to/python" >&2; exit 1; }; \
+	[ "$$python" ] || { echo "make: needs Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv), or PYTHON=/path/to/python" >&2; exit 1; }; \
 	echo "Setting up .venv with $$($$python --version): about 2 minutes, 5 GB."; \
-	rm -rf .venv; $$python -m venv .venv; log=.venv/install.log; \
-	pip() { \
-	  $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off "$$@" 2>&1 | tee -a $$log | while read -r word next rest; do \
-	    case "$$word $$next" in \
-	      "Installing collected") [ ! -t 1 ] || printf '\r\033[K'; echo "  installing $$(wc -w <<< "$${rest#*:}") packages" ;; \
-	      Collecting*) [ ! -t 1 ] || printf '\r\033[K  %3d packages found: %s' $$((++found)) "$${next%%[<>=![]*}" ;; \
-	    esac; \
-	  done; }; found=0; \
-	pip --upgrade pip setuptools wheel -c constraints.txt && pip --no-build-isolation -c constraints.txt -e ".[dev]" \
-	  || { grep -v 'is ignored: it is neither' $$log | tail -n 25; echo "make: the installation failed; its log is $$log" >&2; exit 1; }; \
-	echo '{"ContentsManager": {"pre_save_hook": "nbdev.clean.clean_jupyter"}}' > .venv/etc/jupyter/jupyter_server_config.json; \
+	rm -rf .venv; $$python -m venv .venv
+	@set -o pipefail; { $(PIP) --upgrade pip setuptools wheel && $(PIP) --no-build-isolation -e ".[dev]"; } 2>&1 \
+	| tee .venv/install.log | while read -r word rest; do \
+	  case $$word in Collecting) printf . ;; Installing) printf "\n  installing %s packages" $$(wc -w <<< "$$rest") ;; esac; \
+	done || { echo; tail -n 9 .venv/install.log; echo "make: the installation failed; its log is .venv/install.log" >&2; exit 1; }
+	@echo '{"ContentsManager": {"pre_save_hook": "nbdev.clean.clean_jupyter"}}' > .venv/etc/jupyter/jupyter_server_config.json; \
 	[ ! -e .git ] || git config --local include.path ../.gitconfig 2>/dev/null || true; \
-	touch $@; echo "  .venv is ready."
+	touch $@; printf "\n.venv is ready.\n"
 
 demo: $(READY)  ## train on the digits, draw all ten, judge them: runs/demo/  (ARGS=... for pixnerd-demo)
 	@$(BIN)/pixnerd-demo $(ARGS)
@@ -71,11 +64,11 @@ notebooks: $(READY)  ## run notebooks afresh and store their outputs, cleaned  (
 	@$(NOTEBOOKS) execute $(NB) $(ARGS)
 
 readme: $(READY)  ## write README.md from nbs/index.ipynb
-	@$(NOTEBOOKS) readme
+	@$(BIN)/python tools/pages.py readme
 
 docs: $(READY)  ## build the site in _docs/ (needs Quarto)
 	@command -v quarto >/dev/null || { echo "make docs: needs Quarto, from https://quarto.org/docs/get-started/" >&2; exit 1; }; \
-	$(NOTEBOOKS) docs
+	$(BIN)/python tools/pages.py docs
 
 clean:  ## remove what was built, but not .venv and runs/
 	@rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis nbs/.ipynb_checkpoints; \

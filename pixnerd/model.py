@@ -250,13 +250,8 @@ def _initialise(
     else: nn.init.normal_(model.condition.table.weight, std=.02)
 
 # %% ../nbs/05_model.ipynb #6f91d547
-def _check_inputs(
-    c:PixNerdConfig, # the model's configuration
-    x:Tensor, # as given to `PixNerd.forward`
-    t:Tensor, # as given to `PixNerd.forward`
-    cond:Tensor, # as given to `PixNerd.forward`
-) -> None: # raises `ValueError`; looks at shapes and types only, so it never waits for the device
-    "Refuse inputs that would be broadcast or misread."
+def _check_inputs(c:PixNerdConfig, x:Tensor, t:Tensor, cond:Tensor) -> None:
+    "Refuse inputs that would be broadcast or misread, by shapes and types alone: it never waits for the device."
     if x.ndim != 4 or x.shape[1] != c.channels or not x.is_floating_point():
         raise ValueError(f"x must be float (B, {c.channels}, H, W), got {x.dtype} {tuple(x.shape)}")
     if t.shape != x.shape[:1]: raise ValueError(f"t must be ({len(x)},), one time an image, got {tuple(t.shape)}")

@@ -27,7 +27,7 @@ class Table(dict):
         record, # of the table's kind
     ) -> None: # raises `ValueError` naming the entry, and the field that is `None`
         if not isinstance(record, self.kind):
-            raise ValueError(f"{self.what} {name!r} must be a {self.kind.__name__}, got {record!r}")
+            raise ValueError(f"{self.what} {name!r} must be {self.kind.__name__}(...), got {record!r}")
         missing = [f.name for f in fields(record) if getattr(record, f.name) is None]
         if missing: raise ValueError(f"{self.what} {name!r} is incomplete: it lacks {', '.join(missing)}")
         super().__setitem__(name, record)

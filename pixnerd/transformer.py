@@ -154,8 +154,8 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.norm1 = RMSNorm(width, eps=1e-6)
-        self.attention = Attention(width, heads, context)
         self.norm2 = RMSNorm(width, eps=1e-6)
+        self.attention = Attention(width, heads, context)
         self.feed_forward = SwiGLU(width, hidden)
         self.modulation = nn.Linear(width, 6 * width)
 

@@ -9,9 +9,12 @@ import torch
 if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")     # before anything imports Triton: its kernels then run on the CPU
 
 
-# The files that take longest, in this order: two processes then end about together. The browser's own come early and one after the other.
-LONGEST = ["test_training", "test_explore_browser", "test_lab", "test_commands", "test_evaluation", "test_docs", "test_studies", "test_benchmarks", "test_shipped", "test_explore", "test_data", "test_processes",
-           "test_fused_field", "test_text", "test_scene_eval", "test_record"]
+# The files that take longest, in this order: two processes then end about together. Browsers come early, one after the other.
+LONGEST = """
+    test_training test_explore_browser test_lab test_commands test_sample_folders test_docs test_studies test_benchmarks
+    test_metrics test_shipped test_explore test_images test_data test_hub test_processes test_lean_field test_implementations
+    test_text test_scene_eval test_record
+""".split()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,8 @@
 "Loading weights: whole, strict, and never by running what a file says."
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pixnerd import PixNerd, from_official, from_pretrained, to_official
-from pixnerd.checkpoints import config_from_official, read_arguments
+from pixnerd import PRESETS, PixNerd, from_official, from_pretrained, to_official
+from pixnerd.checkpoints import SHIPPED, config_from_official, current_name, read_arguments, read_config
 from pixnerd.records import write_whole
-from pixnerd.data import cond_from_names
 
-TOY = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, hidden_size_x=16, nerf_mlpratio=4, num_blocks=4, num_cond_blocks=3, num_classes=10)
-TOY_TEXT = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, txt_embed_dim=24, txt_max_length=7, num_text_blocks=2, decoder_hidden_size=16,
-                num_encoder_blocks=2, num_decoder_blocks=2)
+TOY = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, hidden_size_x=16, nerf_mlpratio=4, num_blocks=4,
+           num_cond_blocks=3, num_classes=10)
+TOY_TEXT = dict(in_channels=3, patch_size=8, num_groups=4, hidden_size=64, txt_embed_dim=24, txt_max_length=7,
+                num_text_blocks=2, decoder_hidden_size=16, num_encoder_blocks=2, num_decoder_blocks=2)
 
 
 @pytest.fixture(scope="module", params=[TOY, TOY_TEXT], ids=["class", "text"])
@@ -32,14 +34,20 @@ def model(request) -> PixNerd:
 
 def lightning(model: PixNerd, path: Path, **more) -> Path:
     "A checkpoint as Lightning writes them: averaged and raw weights, a projection for the alignment, an optimiser."
-    official = to_official(model)
-    state = {f"ema_denoiser.{n}": w for n, w in official.items()} | {f"denoiser.{n}": torch.zeros_like(w) for n, w in official.items()}
-    torch.save({"state_dict": state | {"diffusion_trainer.proj.0.weight": torch.ones(3)}, "epoch": 1, "optimizer_states": [{"step": torch.tensor(1)}]} | more, path)
+    state = {"diffusion_trainer.proj.0.weight": torch.ones(3)}
+    for name, w in to_official(model).items():
+        state[f"ema_denoiser.{name}"] = w
+        state[f"denoiser.{name}"] = torch.zeros_like(w)
+    torch.save({"state_dict": state, "epoch": 1, "optimizer_states": [{"step": torch.tensor(1)}]} | more, path)
     return path
 
 
-def same(a: PixNerd, b: PixNerd) -> bool: return a.config == b.config and all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+def same(a: PixNerd, b: PixNerd) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return a.config == b.config and all(torch.equal(x, y) for x, y in pairs)
 
+
+# --- published files ---
 
 def test_lightning_files_load_averaged_by_default(model, tmp_path):
     path = lightning(model, tmp_path/"model.ckpt")
@@ -54,13 +62,16 @@ def test_arguments_are_read_off_the_shapes(model):
     assert same(from_official(to_official(model)), model)
 
 
-@given(text=st.booleans(), depth=st.integers(1, 3), field_depth=st.integers(1, 3), heads=st.sampled_from([1, 2, 4]), channels=st.integers(1, 4),
-       patch=st.sampled_from([1, 2, 5, 8]), ratio=st.integers(1, 3), classes=st.integers(1, 12))
+@given(text=st.booleans(), depth=st.integers(1, 3), field_depth=st.integers(1, 3), heads=st.sampled_from([1, 2, 4]),
+       channels=st.integers(1, 4), patch=st.sampled_from([1, 2, 5, 8]), ratio=st.integers(1, 3),
+       classes=st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
 def test_any_published_shape_goes_there_and_back(text, depth, field_depth, heads, channels, patch, ratio, classes):
     arguments = dict(in_channels=channels, patch_size=patch, num_groups=heads, hidden_size=16)
-    if text: arguments |= dict(txt_embed_dim=6, txt_max_length=3, num_text_blocks=depth, decoder_hidden_size=8, num_encoder_blocks=depth, num_decoder_blocks=field_depth)
-    else: arguments |= dict(hidden_size_x=8, nerf_mlpratio=ratio, num_blocks=depth + field_depth, num_cond_blocks=depth, num_classes=classes)
+    if text: arguments |= dict(txt_embed_dim=6, txt_max_length=3, num_text_blocks=depth, decoder_hidden_size=8,
+                               num_encoder_blocks=depth, num_decoder_blocks=field_depth)
+    else: arguments |= dict(hidden_size_x=8, nerf_mlpratio=ratio, num_blocks=depth + field_depth, num_cond_blocks=depth,
+                            num_classes=classes)
     model = PixNerd(config_from_official(arguments)).eval()
     assert read_arguments(to_official(model)) == arguments
     assert same(from_official(to_official(model)), model)
@@ -70,16 +81,8 @@ def test_text_longer_than_the_model_takes_is_refused():
     model = PixNerd(config_from_official(TOY_TEXT)).eval()
     x, t = torch.randn(1, 3, 16, 16), torch.rand(1)
     assert model(x, t, torch.randn(1, 4, 24)).shape == x.shape
-    with pytest.raises(ValueError, match="cond has 8 text tokens, the model takes at most 7"): model(x, t, torch.randn(1, 8, 24))
-
-
-def test_folders_come_back(model, tmp_path):
-    model.save_pretrained(tmp_path/"a")
-    assert same(from_pretrained(tmp_path/"a"), model)
-    model.save_pretrained(tmp_path/"half", dtype=torch.float16)
-    assert {w.dtype for w in from_pretrained(tmp_path/"half", dtype=None).state_dict().values()} == {torch.float16}
-    assert sorted(p.name for p in (tmp_path/"a").iterdir()) == ["config.json", "model.safetensors"]
-    assert (tmp_path/"a"/"model.safetensors").stat().st_mode & 0o777 == (tmp_path/"a"/"config.json").stat().st_mode & 0o777
+    message = "cond has 8 text tokens, the model takes at most 7"
+    with pytest.raises(ValueError, match=message): model(x, t, torch.randn(1, 8, 24))
 
 
 class Harmful:
@@ -89,35 +92,146 @@ class Harmful:
 def test_a_file_that_wants_to_run_code_is_refused_by_name(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = lightning(model, tmp_path/"bad.ckpt", hyper_parameters=Harmful())
-    with pytest.raises(ValueError, match=r"bad.ckpt was refused: it wants to run code \(\w+.system\), and weights need none"): from_pretrained(path)
+    message = r"bad.ckpt was refused: it wants to run code \(\w+.system\), and weights need none"
+    with pytest.raises(ValueError, match=message): from_pretrained(path)
     assert not (tmp_path/"harmed").exists()
 
 
 def test_what_is_no_checkpoint_is_said_in_a_line(model, tmp_path):
     whole = lightning(model, tmp_path/"whole.ckpt").read_bytes()
-    for name, data, message in [("cut.ckpt", whole[:len(whole) // 2], "cut.ckpt is damaged"), ("empty.ckpt", b"", "empty.ckpt is damaged"), ("text.ckpt", b"hello", "text.ckpt is damaged, or no checkpoint")]:
+    for name, data, message in [
+        ("cut.ckpt", whole[:len(whole) // 2], "cut.ckpt is damaged"),
+        ("empty.ckpt", b"", "empty.ckpt is damaged"),
+        ("text.ckpt", b"hello", "text.ckpt is damaged, or no checkpoint"),
+    ]:
         (tmp_path/name).write_bytes(data)
         with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/name)
-    for content in ({"state_dict": {"other.weight": torch.ones(1)}}, {"something": 1}, torch.ones(2)):
-        torch.save(content, tmp_path/"other.ckpt")
-        with pytest.raises(ValueError, match="holds no tensors named ema_denoiser"): from_pretrained(tmp_path/"other.ckpt")
-    torch.save({"state_dict": {"ema_denoiser.blocks.0.weight": torch.ones(1)}}, tmp_path/"part.ckpt")
-    with pytest.raises(ValueError, match="not the weights of a published PixNerd"): from_pretrained(tmp_path/"part.ckpt")
+    part = {"state_dict": {"ema_denoiser.blocks.0.weight": torch.ones(1)}}
+    torch.save(part, tmp_path/"part.ckpt")
+    with pytest.raises(ValueError, match="not the weights of a published PixNerd"):
+        from_pretrained(tmp_path/"part.ckpt")
+
+
+@pytest.mark.parametrize("content", [
+    {"state_dict": {"other.weight": torch.ones(1)}}, {"something": 1}, torch.ones(2), {"state_dict": [1]},
+    {"state_dict": None}, {"state_dict": {1: torch.zeros(1)}}], ids=str)
+def test_a_file_without_the_tensors_says_so(content, tmp_path):
+    torch.save(content, tmp_path/"other.ckpt")
+    with pytest.raises(ValueError, match="holds no tensors named ema_denoiser"): from_pretrained(tmp_path/"other.ckpt")
+
+
+@pytest.mark.parametrize("name, value", [
+    ("final_layer.linear.weight", torch.zeros(())), ("final_layer.linear.weight", torch.zeros(0, 0)),
+    ("s_embedder.proj.weight", torch.zeros(3)), ("s_embedder.proj.weight", torch.zeros(0, 192)),
+    ("blocks.0.attn.q_norm.weight", torch.zeros(0)), ("blocks.0.attn.q_norm.weight", torch.zeros(())),
+    ("y_embedder.embedding_table.weight", torch.zeros(())), ("final_layer.linear.weight", 5), ("y_pos_embedding", 5),
+    ("final_layer.linear.bias", torch.zeros(3).int()), ("final_layer.linear.bias", "three")], ids=str)
+def test_tensors_of_odd_shapes_and_types_are_refused_in_a_line(name, value, tmp_path):
+    model = PixNerd(config_from_official(TOY))
+    weights = {f"ema_denoiser.{n}": w for n, w in to_official(model).items()} | {f"ema_denoiser.{name}": value}
+    torch.save({"state_dict": weights}, tmp_path/"odd.ckpt")
+    with pytest.raises(ValueError): from_pretrained(tmp_path/"odd.ckpt")
+
+
+@pytest.mark.parametrize("changes, field", [
+    (dict(encoding="sincos"), "encoding 'sincos'"), (dict(head="linear"), "head 'linear'"),
+    (dict(hidden=40), "hidden_width 40"), (dict(normalise=()), "normalise")])
+def test_models_the_published_code_cannot_express_are_not_translated(changes, field):
+    model = PixNerd.from_preset("digits", **changes)
+    with pytest.raises(ValueError, match=f"the published code cannot express {field}"): to_official(model)
+
+
+# --- folders ---
+
+def test_folders_come_back(model, tmp_path):
+    model.save_pretrained(tmp_path/"a")
+    assert same(from_pretrained(tmp_path/"a"), model)
+    model.save_pretrained(tmp_path/"half", dtype=torch.float16)
+    half = from_pretrained(tmp_path/"half", dtype=None)
+    assert {w.dtype for w in half.state_dict().values()} == {torch.float16}
+    files = sorted((tmp_path/"a").iterdir())
+    assert [path.name for path in files] == ["config.json", "model.safetensors"]
+    assert len({path.stat().st_mode & 0o777 for path in files}) == 1
+
+
+def test_the_same_model_is_the_same_bytes(model, tmp_path):
+    about = {f"word {i}": f"wört {i} \"quoted\"\n" for i in range(9)}
+    files = {(model.save_pretrained(tmp_path/"a", metadata=about)/"model.safetensors").read_bytes() for _ in range(6)}
+    assert len(files) == 1 and same(from_pretrained(tmp_path/"a"), model)
 
 
 def test_tensors_that_do_not_fit_are_listed(model, tmp_path):
     folder = model.save_pretrained(tmp_path/"model")
     weights = load_file(folder/"model.safetensors")
     first, second = list(weights)[:2]
-    save_file({n: w for n, w in weights.items() if n != first} | {second: torch.zeros(1), "more": torch.zeros(1)}, folder/"model.safetensors")
+    fewer = {name: w for name, w in weights.items() if name != first}
+    save_file(fewer | {second: torch.zeros(1), "more": torch.zeros(1)}, folder/"model.safetensors")
     with pytest.raises(ValueError) as e: from_pretrained(folder)
-    assert f"1 missing ({first})" in str(e.value) and "1 unexpected (more)" in str(e.value) and f"1 misshaped ({second} (1,) instead of" in str(e.value)
+    assert f"1 missing ({first})" in str(e.value) and "1 unexpected (more)" in str(e.value)
+    assert f"1 misshaped ({second} (1,) instead of" in str(e.value)
 
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(bad, model, tmp_path):
+    weights = {name: w.clone() for name, w in model.state_dict().items()}
+    weights["patch_embedding.weight"][3, 3] = bad
+    save_file(weights, model.save_pretrained(tmp_path/"model")/"model.safetensors")
+    message = "model.safetensors is damaged: patch_embedding.weight holds numbers that are not finite"
+    with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/"model")
+    broken = PixNerd(model.config)
+    broken.load_state_dict(weights)
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        from_pretrained(lightning(broken, tmp_path/"broken.ckpt"))
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[" * 100_000, "config.json is damaged: it is nested too deeply"), ("{", "config.json is damaged"),
+    ('{"a":' * 100_000, "config.json is damaged"), ("[1]", "expected an object of configuration fields"),
+    ('{"widht": 8}', "config.json: unknown configuration field 'widht': did you mean 'width'?"),
+    ('{"width": 128.0}', "config.json: width must be a whole number, got 128.0"),
+    ('{"width": 1' + "0" * 5000 + "}", "config.json"), ('{"width": NaN}', "width must be a whole number, got nan")])
+def test_a_configuration_that_is_none_is_said_in_a_line(text, message, tmp_path):
+    (tmp_path/"config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as e: read_config(tmp_path/"config.json")
+    assert "\n" not in str(e.value)
+
+
+def test_a_configuration_that_is_no_text_is_damaged(tmp_path):
+    (tmp_path/"config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="config.json is damaged"): read_config(tmp_path/"config.json")
+
+
+def test_files_of_the_version_before_load(model, tmp_path):
+    "Fields and tensors under their earlier names are today's."
+    folder = model.save_pretrained(tmp_path/"old")
+    weights = {name.replace("weight_generator", "writer"): w for name, w in model.state_dict().items()}
+    save_file(weights, folder/"model.safetensors")
+    config = json.loads((folder/"config.json").read_text())
+    for between, off_grid in ("evaluated", "evaluate"), ("interpolated", "interpolate"):
+        old = {name: value for name, value in config.items() if name not in ("off_grid", "class_names")}
+        (folder/"config.json").write_text(json.dumps(old | {"between": between}))
+        assert same(from_pretrained(folder), model.with_config(off_grid=off_grid))
+    assert {current_name(name) for name in weights} == set(model.state_dict())
+    (folder/"config.json").write_text(json.dumps(config | {"writer": 1}))
+    with pytest.raises(ValueError, match="config.json: unknown configuration field 'writer'"): from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["digits", "scenes"])
+def test_shipped_models_are_their_presets(name, tmp_path):
+    model = from_pretrained(name)
+    assert model.config == PRESETS[name].config.changed(class_names=model.config.class_names)
+    shutil.copytree(SHIPPED[name], tmp_path/name)
+    assert same(from_pretrained(tmp_path/name), model)
+
+
+# --- names ---
 
 def test_the_hub_offline_says_so_and_names_the_cache(tmp_path):
     code = "import pixnerd; pixnerd.PixNerd.from_pretrained('MCG-NJU/PixNerd-XL-P16-C2I', cache_dir='here')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    assert done.returncode and "FileNotFoundError: 'MCG-NJU/PixNerd-XL-P16-C2I' could not be read from the hub" in done.stderr and "in the cache here" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    told = "FileNotFoundError: 'MCG-NJU/PixNerd-XL-P16-C2I' could not be read from the hub"
+    assert done.returncode and told in done.stderr and "in the cache here" in done.stderr
 
 
 @pytest.mark.parametrize("choice", ["", "filename='model.ckpt', "])
@@ -127,13 +241,23 @@ def test_a_hub_cache_is_enough_offline(model, tmp_path, choice):
     lightning(model, make(repository/"snapshots"/"abc")/"model.ckpt")
     (make(repository/"refs")/"main").write_text("abc")
     code = f"import pixnerd; print(pixnerd.PixNerd.from_pretrained('someone/pixnerd', {choice}cache_dir='.').config)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0 and done.stdout.strip() == str(model.config), done.stderr
 
 
 def make(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
+
+
+def test_a_misspelt_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"runs").mkdir()
+    with pytest.raises(FileNotFoundError, match="no model 'runs/demmo': must be a folder"):
+        from_pretrained("runs/demmo")
+    message = "dtype must be a floating torch.dtype or None, got 'float16'"
+    with pytest.raises(ValueError, match=message): from_pretrained("digits", dtype="float16")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -143,22 +267,3 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         raise RuntimeError("no space left")
     with pytest.raises(OSError, match="cannot write .*no space left"): write_whole(tmp_path/"a", fails)
     assert (tmp_path/"a").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_class_names():
-    assert cond_from_names(["tabby", "Golden Retriever", 3, "7"]).tolist() == [281, 207, 3, 7]
-    assert cond_from_names(["two"], ["one", "two"]).tolist() == [1]
-    for bad in ("tabbbby", 1000, -1, "", "1000"):
-        with pytest.raises(ValueError, match="unknown class"): cond_from_names([bad])
-
-
-@pytest.mark.parametrize("changes, field", [(dict(encoding="sincos"), "encoding 'sincos'"), (dict(head="linear"), "head 'linear'"), (dict(hidden=40), "hidden_width 40"), (dict(normalise=()), "normalise")])
-def test_models_the_published_code_cannot_express_are_not_translated(changes, field):
-    with pytest.raises(ValueError, match=f"the published code cannot express {field}"): to_official(PixNerd.from_preset("digits", **changes))
-
-
-def test_a_misspelt_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path/"runs").mkdir()
-    with pytest.raises(FileNotFoundError, match="no model 'runs/demmo': must be a folder"): from_pretrained("runs/demmo")
-    with pytest.raises(ValueError, match="dtype must be a floating torch.dtype or None, got 'float16'"): from_pretrained("digits", dtype="float16")

@@ -1,40 +1,58 @@
-"The commands as a user meets them: real processes, one line for a mistake, nothing overwritten."
+"The commands as a user meets them: one line for a mistake, nothing overwritten, the same samples for the same words."
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-import fresh
 from pixnerd import PixNerd, cli, from_pretrained
+from pixnerd.samplers import SamplerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def code(command: str) -> str: return f"from pixnerd.cli import {command}_command; {command}_command()"
-
-
-def run(command: str, *arguments) -> subprocess.CompletedProcess:
-    "Run a command in a process of its own, without a network."
-    return fresh.run(code(command), *arguments)
+@pytest.fixture
+def run(capsys):
+    "Runs a command in this process: its exit code, and what it said on both outputs."
+    def run(command: str, *arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        try: cli.run_command(cli.COMMANDS[f"pixnerd-{command}"], list(map(str, arguments)))
+        except SystemExit as left: code = left.code or 0
+        return code, *capsys.readouterr()
+    return run
 
 
 def start(command: str, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
-    "The same, with the whole start of Python."
-    return subprocess.run([sys.executable, "-c", code(command), *arguments], cwd=cwd, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+    "The same as the shell does it, in a process of its own."
+    code = f"from pixnerd.cli import {command}_command; {command}_command()"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env=environment)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "demo"])
-def test_help_shows_defaults(command):
-    done = start(command, "--help")
-    assert done.returncode == 0 and f"usage: pixnerd-{command}" in done.stdout and "(default: " in done.stdout
-    assert {"--seed", "--device", "--out"} <= set(done.stdout.replace(",", " ").split())
+# Help
 
+@pytest.mark.parametrize("command", [name.removeprefix("pixnerd-") for name in cli.COMMANDS])
+def test_help_shows_defaults(command, run):
+    code, said, _ = run(command, "--help")
+    assert code == 0 and f"usage: pixnerd-{command}" in said and "(default: " in said
+    assert {"--seed", "--device", "--out"} <= set(said.replace(",", " ").split())
+
+
+def test_whatever_a_sampler_can_be_told_is_an_option(run):
+    for command in ("sample", "evaluate"):
+        said = run(command, "--help")[1]
+        for f in fields(SamplerSettings): assert f"--{f.name.replace('_', '-')} " in said, f.name
+
+
+# Mistakes
 
 @pytest.fixture
 def broken(tmp_path) -> Path:
@@ -49,88 +67,181 @@ def broken(tmp_path) -> Path:
     (tmp_path/"badconfig"/"config.json").write_text("{not json")
     (tmp_path/"file").write_text("kept")
     (tmp_path/"full").mkdir()
-    (tmp_path/"empty"/"checkpoints").mkdir(parents=True)
     (tmp_path/"full"/"mine.txt").write_text("kept")
+    (tmp_path/"empty"/"checkpoints").mkdir(parents=True)
+    (tmp_path/"labels.txt").write_text("3\n12\n")
     return tmp_path
 
 
-@pytest.mark.parametrize("command, arguments, message", [
-    ("train", ["--preset", "M/16"], "preset must be one of L/16"), ("train", ["--data", "mnist"], "data must be one of digits, scenes, cifar10, a folder, hub:OWNER/NAME or stream:OWNER/NAME, got 'mnist'"),
-    ("train", ["--steps", "0"], "steps must be at least 1 and less than 9.22337e+18, got 0"), ("train", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
-    ("train", ["--lr", "nan"], "lr must be at least 1e-12 and less than 1000, got nan"), ("train", ["--device", "gpu"], "device must be one of auto, cpu, cuda, got 'gpu'"),
-    ("train", ["--out", "file/run"], "file/run"),
-    ("train", ["--model", "encoding=fourier"], "encoding must be one of dct"), ("train", ["--model", "encodng=dct"], "model must change one of patch"), ("train", ["--model", "depth=two"], "model: depth must be int, got 'two'"),
-    ("train", ["--model", "patch=5"], "patch must divide image_size 32, got 5"), ("train", ["--model", "head=linear", "--start-from", "digits"], "give one of them, got model 'head=linear'"),
-    ("train", ["--seed", "-1"], "seed must be at least 0"), ("train", ["--seed", "99999999999999999999999"], "seed must be at least 0 and less than 9.22337e+18"),
-    ("train", ["--out", "noconfig"], "holds files but no config.json of a run"), ("train", ["--out", "other"], "other/config.json is not the configuration of a run"),
-    ("train", ["--out", "badconfig"], "badconfig/config.json is damaged"), ("train", ["--out", ""], "out must name a folder"), ("train", ["--time-shift", "inf"], "time_shift must be at least 1e-06 and less than 1e+06, got inf"),
-    ("sample", ["--seed", "-1"], "seed must be whole, from 0"), ("sample", ["--time-shift", "inf"], "time_shift must be greater than 0 and finite"), ("sample", ["--guidance-scale", "1e308"], "the model drew NaN or infinity"),
-    ("sample", ["--model", "file"], "is damaged, or no checkpoint written by torch.save"), ("sample", ["--model", "empty"], "is a run without a checkpoint yet"), ("sample", ["--steps", "9999999999"], "steps must be a whole number from 1 to 100000"), ("train", ["--colour", "red"], "unrecognized arguments: --colour red"),
-    ("sample", ["--model", "digts"], "no model 'digts': must be a folder"), ("sample", ["--model", "nowhere/at/all"], "no model 'nowhere/at/all'"),
-    ("sample", ["--model", "cut"], "cut/model.safetensors is damaged"), ("sample", ["--model", "other"], "do not fit the model"),
-    ("sample", ["--model", "noconfig"], "no config.json in noconfig"), ("sample", ["--model", "badconfig"], "badconfig/config.json is damaged"),
-    ("sample", ["--classes", "10"], "classes must be 0 to 9, got '10'"), ("sample", ["--classes", "cat"], "such as 0-9 or 1,3,5-7, got 'cat'"),
-    ("sample", ["--steps", "0"], "steps must be at least 1, got 0"), ("sample", ["--method", "magic"], "method must be one of euler"),
-    ("sample", ["--total", "0"], "total must be at least 1, got 0"), ("sample", ["--total", "5", "--count", "2"], "count and total both say how many images"), ("sample", ["--no-images"], "no-images without npz would keep nothing"),
-    ("sample", ["--size", "33"], "size must be a multiple of 4, the patches a side, got 33"), ("sample", ["--size", "0"], "size must be at least 1, got 0"), ("sample", ["--out", "full"], "full already exists and is not an empty folder"),
-    ("sample", ["--out", "file"], "file already exists"), ("sample", ["--guidance-scale", "nan"], "guidance_scale must be a finite number, got nan"),
-    ("demo", ["--samples", "3"], "samples must be at least 20"), ("demo", ["--out", "file/demo"], "file/demo")], ids=lambda v: " ".join(v) if isinstance(v, list) else None)
-def test_a_mistake_gets_one_line_and_changes_nothing(broken, command, arguments, message, monkeypatch, capsys):
+MISTAKES = {
+    "train --preset M/16": "preset must be one of digits, scenes, S/2",
+    "train --data mnist": "data must be one of digits, scenes, cifar10, a folder, hub:OWNER/NAME or stream:OWNER/NAME, "
+                          "got 'mnist'",
+    "train --steps 0": "steps must be at least 1 and less than 9.22337e+18, got 0",
+    "train --steps many": "argument --steps: invalid int value: 'many'",
+    "train --lr nan": "lr must be at least 1e-12 and less than 1000, got nan",
+    "train --device gpu": "device must be one of auto, cpu, cuda, mps, got 'gpu'",
+    "train --out file/run": "file/run",
+    "train --model encoding=fourier": "encoding must be one of dct",
+    "train --model encodng=dct": "model must change one of patch",
+    "train --model depth=two": "model: depth must be int, got 'two'",
+    "train --model patch=5": "patch must divide image_size 32, got 5",
+    "train --model head=linear --start-from digits": "give one of them, got model 'head=linear'",
+    "train --seed -1": "seed must be at least 0",
+    "train --seed 99999999999999999999999": "seed must be at least 0 and less than 9.22337e+18",
+    "train --out noconfig": "holds files but no config.json of a run",
+    "train --out other": "other/config.json is not the configuration of a run",
+    "train --out badconfig": "badconfig/config.json is damaged",
+    "train --out ": "out must name a folder",
+    "train --time-shift inf": "time_shift must be at least 1e-06 and less than 1e+06, got inf",
+    "train --colour red": "unrecognized arguments: --colour red",
+    "train --recipe nowhere.yaml": "recipe nowhere.yaml does not exist",
+    "sample --seed -1": "seed must be whole, from 0",
+    "sample --time-shift inf": "time_shift must be greater than 0 and finite",
+    "sample --guidance-scale 1e308": "the model drew NaN or infinity",
+    "sample --guidance-scale nan": "guidance_scale must be a finite number, got nan",
+    "sample --guidance-interval 1 0": "guidance_interval must be two times, the lower first",
+    "sample --guidance-interval 0.1": "argument --guidance-interval: expected 2 arguments",
+    "sample --model file": "is damaged, or no checkpoint written by torch.save",
+    "sample --model empty": "is a run without a checkpoint yet",
+    "sample --model digts": "no model 'digts': must be a folder",
+    "sample --model nowhere/at/all": "no model 'nowhere/at/all'",
+    "sample --model cut": "cut/model.safetensors is damaged",
+    "sample --model other": "do not fit the model",
+    "sample --model noconfig": "no config.json in noconfig",
+    "sample --model badconfig": "badconfig/config.json is damaged",
+    "sample --classes 10": "must be an id from 0 to 9",
+    "sample --classes cat": "unknown class 'cat': must be an id from 0 to 9",
+    "sample --labels labels.txt": "labels labels.txt, entry 2: unknown class",
+    "sample --steps 0": "steps must be a whole number from 1 to 100000, got 0",
+    "sample --steps 9999999999": "steps must be a whole number from 1 to 100000",
+    "sample --method magic": "method must be one of euler",
+    "sample --total 0": "total must be at least 1, got 0",
+    "sample --total 100000000000000000000": "total must be at most 10000000, got 100000000000000000000",
+    "sample --total 5 --count 2": "count and total both say how many images",
+    "sample --no-images": "no-images without npz would keep nothing",
+    "sample --size 33": "size must be a multiple of 4, the patches a side, got 33",
+    "sample --size 0": "size must be at least 1, got 0",
+    "sample --out full": "full already exists and is not an empty folder",
+    "sample --out file": "file already exists",
+    "demo --samples 3": "samples must be at least 20",
+    "demo --out file/demo": "file/demo",
+    "bench --variants ours": "variants must be of published",
+}
+
+
+def told(said: str) -> list[str]:
+    "The lines of an error that are no usage and no progress."
+    beside = ("usage:", "     ", "sample:", "\rsample:")
+    return [line for line in said.splitlines() if line and not line.startswith(beside)]
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_one_line_and_changes_nothing(broken, line, run, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in broken.rglob("*")}
     monkeypatch.chdir(broken)
-    monkeypatch.setattr(sys, "argv", [f"pixnerd-{command}", *arguments])
-    with pytest.raises(SystemExit) as stopped: getattr(cli, f"{command}_command")()
-    said = capsys.readouterr().err
-    told = [line for line in said.splitlines() if line and not line.startswith(("usage:", "     ", "sample:", "\rsample:"))]
-    assert stopped.value.code == 2 and len(told) == 1 and message in told[0], said
+    code, _, said = run(*line.split(" "))
+    assert code == 2 and len(told(said)) == 1 and MISTAKES[line] in told(said)[0], said
     assert {p: p.stat().st_mtime_ns for p in broken.rglob("*")} == before
 
 
 def test_a_mistake_in_a_real_process(broken):
-    done = start("sample", "--model", "cut", cwd=broken, PYTHONPATH=str(ROOT))
+    "Also where a cluster's shell still has the number of a process set, that is none here."
+    done = start("sample", "--model", "cut", cwd=broken, RANK="3")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is damaged" in done.stderr and not done.stdout
 
 
-def test_a_preset_with_changes_is_trained_kept_and_not_continued_as_another(tmp_path):
+# Training
+
+def test_a_preset_with_changes_is_trained_kept_and_not_continued_as_another(run, tmp_path):
     short = ["--steps", 2, "--batch", 8, "--out", tmp_path/"run", "--model"]
-    done = run("train", *short, "encoding=sincos normalise=W1 field_depth=2")
-    assert done.returncode == 0, done.stderr
+    code, _, said = run("train", *short, "encoding=sincos normalise=W1 field_depth=2")
+    assert code == 0, said
     config = from_pretrained(tmp_path/"run"/"checkpoints"/"step-000002").config
-    assert (config.encoding, config.normalise, config.field_depth, config.num_classes) == ("sincos", ("W1",), 2, 10)
-    other = run("train", *short, "encoding=dct")
-    assert other.returncode == 2 and "model was encoding=sincos normalise=W1 field_depth=2 in the run" in other.stderr
+    assert (config.encoding, config.normalise, config.field_depth) == ("sincos", ("W1",), 2)
+    assert config.num_classes == 10
+    code, _, said = run("train", *short, "encoding=dct")
+    assert code == 2 and "model was encoding=sincos normalise=W1 field_depth=2 in the run" in said
 
 
-def test_samples_are_fixed_by_seed_and_index(tmp_path):
-    some = ["--steps", 4, "--seed", 5, "--count", 2]
-    assert run("sample", *some, "--classes", "0-3", "--out", tmp_path/"a").returncode == 0
-    assert run("sample", *some, "--classes", "0-3", "--batch", 3, "--out", tmp_path/"b").returncode == 0
+def test_a_tilde_is_the_home_folder(run, tmp_path, monkeypatch):
+    (tmp_path/"home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path/"home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"home"/"recipe.yaml").write_text("out: ~/run\nsteps: 1\nbatch: 4\n")
+    assert run("train", "--recipe=~/recipe.yaml")[0] == 0
+    assert run("sample", "--model=~/run", "--classes", 3, "--count", 1, "--steps", 1, "--out=~/drawn")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home"]
+    assert sorted(p.name for p in (tmp_path/"home").iterdir()) == ["drawn", "recipe.yaml", "run"]
+
+
+# Samples
+
+def pixels(path: Path) -> torch.Tensor:
+    return torch.frombuffer(bytearray(Image.open(path).tobytes()), dtype=torch.uint8).int()
+
+
+def test_samples_are_fixed_by_seed_and_index(run, tmp_path):
+    some = ["--steps", 4, "--seed", 5, "--count", 2, "--classes", "0-3"]
+    assert run("sample", *some, "--out", tmp_path/"a")[0] == 0
+    assert run("sample", *some, "--batch", 3, "--out", tmp_path/"b")[0] == 0
     images = sorted(p.name for p in (tmp_path/"a"/"images").iterdir())
     assert images[:2] == ["000000-class0.png", "000001-class1.png"] and len(images) == 8
-    for name in images:
-        a, b = (torch.frombuffer(bytearray(Image.open(tmp_path/x/"images"/name).tobytes()), dtype=torch.uint8).int() for x in "ab")
-        assert (a - b).abs().max() <= 1                     # batches of another size add in another order
+    for name in images: # batches of another size add in another order
+        assert (pixels(tmp_path/"a"/"images"/name) - pixels(tmp_path/"b"/"images"/name)).abs().max() <= 1
     record = json.loads((tmp_path/"a"/"samples.json").read_text())
     assert record["seed"] == 5 and record["sampler"]["steps"] == 4 and record["made_by"]["device"]
 
 
-def test_larger_images_than_trained(tmp_path):
-    done = run("sample", "--classes", "3", "--count", 1, "--steps", 4, "--size", 64, "--out", tmp_path/"a")
-    assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path/"a"/"images"/"000000-class3.png").size == (64, 64)
+def test_classes_are_asked_for_by_the_names_a_model_was_trained_with(run, tmp_path):
+    config = replace(PixNerd.from_preset("digits").config, num_classes=3, class_names=("cat", "dog", "guinea pig"))
+    PixNerd(config).save_pretrained(tmp_path/"pets")
+    some = ["--model", tmp_path/"pets", "--steps", 1]
+    code, _, said = run("sample", *some, "--classes", "Guinea pig,0", "--count", 1, "--out", tmp_path/"a")
+    assert code == 0, said
+    assert sorted(p.name for p in (tmp_path/"a"/"images").iterdir()) == ["000000-class2.png", "000001-class0.png"]
+    code, _, said = run("sample", *some, "--classes", "catt", "--out", tmp_path/"b")
+    assert code == 2 and "unknown class 'catt': did you mean cat" in said
 
 
-def test_the_demo_leaves_everything_it_promises_and_goes_on(tmp_path):
-    demo = ["--steps", 8, "--batch", 8, "--samples", 20, "--save-every", 4, "--log-every", 2, "--out", tmp_path/"demo"]
-    done = run("demo", *demo)
-    assert done.returncode == 0, done.stderr
-    found = {p.name for p in (tmp_path/"demo").iterdir()}
-    assert {"samples.png", "denoising.gif", "loss.png", "metrics.json", "log.jsonl", "checkpoints"} <= found
-    metrics = json.loads((tmp_path/"demo"/"metrics.json").read_text())
-    assert {"accuracy", "variety", "novelty", "judge_on_held_out", "samples", "made_by"} <= metrics.keys() and metrics["judge_on_held_out"] >= .97
-    assert Image.open(tmp_path/"demo"/"denoising.gif").n_frames == 26
-    assert "look at" in done.stdout and "pixnerd-sample" in done.stdout
-    again = run("demo", *demo)
-    assert again.returncode == 0 and "from step 8" in again.stdout
-    assert json.loads((tmp_path/"demo"/"metrics.json").read_text())["accuracy"] == metrics["accuracy"]
-    assert from_pretrained(tmp_path/"demo"/"checkpoints"/"step-000008").config.num_classes == 10
+def test_labels_from_a_file(run, tmp_path):
+    (tmp_path/"labels.txt").write_text("7\n1\n7\n")
+    assert run("sample", "--labels", tmp_path/"labels.txt", "--steps", 1, "--out", tmp_path/"a")[0] == 0
+    names = sorted(p.name for p in (tmp_path/"a"/"images").iterdir())
+    assert names == ["000000-class7.png", "000001-class1.png", "000002-class7.png"]
+
+
+def test_larger_images_than_trained(run, tmp_path):
+    some = ["--classes", 3, "--count", 1, "--steps", 4, "--size", 64]
+    for out, more in (("a", []), ("b", ["--base-size", 32, 32]), ("c", ["--base-size", 64, 64])):
+        code, _, said = run("sample", *some, *more, "--out", tmp_path/out)
+        assert code == 0, said
+    a, b, c = (tmp_path/out/"images"/"000000-class3.png" for out in "abc")
+    assert Image.open(a).size == (64, 64)
+    assert torch.equal(pixels(a), pixels(b)) and not torch.equal(pixels(a), pixels(c))
+
+
+# The demo
+
+def test_the_demo_leaves_everything_it_promises_and_goes_on(run, tmp_path):
+    out = tmp_path/"demo"
+    demo = ["--steps", 8, "--batch", 8, "--samples", 20, "--save-every", 4, "--log-every", 2, "--out", out]
+    code, said, wrong = run("demo", *demo)
+    assert code == 0, wrong
+    promised = {"samples.png", "denoising.gif", "loss.png", "metrics.json", "log.jsonl", "checkpoints"}
+    assert promised <= {p.name for p in out.iterdir()}
+    metrics = json.loads((out/"metrics.json").read_text())
+    assert {"accuracy", "variety", "novelty", "judge_on_held_out", "samples", "made_by"} <= metrics.keys()
+    assert metrics["judge_on_held_out"] >= .97
+    assert Image.open(out/"denoising.gif").n_frames == 26
+    assert "look at" in said and "pixnerd-sample" in said
+    code, said, _ = run("demo", *demo)
+    assert code == 0 and "from step 8" in said
+    assert json.loads((out/"metrics.json").read_text())["accuracy"] == metrics["accuracy"]
+    assert from_pretrained(out/"checkpoints"/"step-000008").config.num_classes == 10
+
+
+def test_the_demo_trains_as_it_always_has():
+    c = cli.DEMO
+    assert (c.data, c.preset, c.steps, c.batch, c.lr, c.ema, c.warmup) == ("digits", "digits", 1200, 64, 4e-3, .995, 50)
+    assert (c.beta2, c.decay, c.weight_decay, c.clip, c.label_drop) == (.999, True, 0, 1, .1)

