@@ -259,7 +259,7 @@ class _ResolutionSettings(RunSettings):
 class ResolutionLab(Explorer):
     "The same noise at any size, its seams, and a zoom that paints again instead of enlarging."
     Settings, free, keep = _ResolutionSettings, ("patch",), 12
-    help = "click a place to zoom there; arrow keys on the picture move the window"
+    help = "click a place to zoom there, or use the arrow keys; off grid: what is painted between trained pixels"
 
     def controls(self, s) -> dict:
         side, (rows, cols) = self.subject.shape[1], self.subject.grid
