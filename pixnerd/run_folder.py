@@ -6,7 +6,7 @@
 __all__ = ['read_log', 'trim_log', 'loss_curves', 'show_loss', 'list_checkpoints', 'latest_checkpoint', 'read_run',
            'changed_settings', 'check_folder']
 
-# %% ../nbs/10b_run_folder.ipynb #083b79c3
+# %% ../nbs/10b_run_folder.ipynb #0cf784f1
 import json
 import math
 from dataclasses import asdict, fields
@@ -16,7 +16,7 @@ import torch
 
 from .records import is_vacant, write_whole
 from .run_settings import TRAINING, TrainConfig
-from .show import Picture, new_figure
+from .show import Picture, new_figure, plain_log_ticks
 
 # %% ../nbs/10b_run_folder.ipynb #60bf3010
 def _step_of(
@@ -65,14 +65,11 @@ def show_loss(
     log:list[dict], # from `read_log`
 ) -> Picture: # shown as a cell's last value
     "Draw the loss over training: its mean, and by time."
-    from matplotlib.ticker import LogLocator, NullFormatter
     steps, losses, by_time = loss_curves(log)
     with new_figure(1, 2, size=(8, 2.8)) as (picture, ((mean, times),)):
         mean.plot(steps, losses)
         mean.set(xlabel="step", ylabel="loss", yscale="log", title="mean loss")
-        mean.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        mean.yaxis.set_major_formatter("{x:g}")
-        mean.yaxis.set_minor_formatter(NullFormatter())
+        plain_log_ticks(mean.yaxis)
         span = (0, steps[-1], 0, 1)
         drawn = times.imshow(by_time.log10(), extent=span, origin="lower", aspect="auto", cmap="viridis")
         times.set(xlabel="step", ylabel="time t (0 is noise)", title="log10 of the loss by time")

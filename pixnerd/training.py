@@ -174,9 +174,7 @@ def make_model(
         if getattr(shape, name) != found:
             raise ValueError(f"start_from {config.start_from} has {name} {getattr(shape, name)}, "
                              f"data {config.data} has {found}")
-    with torch.device("meta"): model = PixNerd(replace(shape, class_names=tuple(names)))
-    model.load_state_dict(base.state_dict(), assign=True)
-    return model.requires_grad_().train()
+    return base.with_config(image_size=shape.image_size, class_names=tuple(names)).requires_grad_().train()
 
 # %% ../nbs/11_training.ipynb #4a013fbb
 def pick_precision(
