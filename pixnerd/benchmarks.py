@@ -247,7 +247,7 @@ class BenchConfig:
     rounds:int = option(5, "turns each takes")
     steps:int = option(10, "Euler steps of task sample")
     precision:str = option("auto", "auto, fp32 or bf16")
-    device:str = option("auto", "auto, cpu or cuda")
+    device:str = option("auto", "auto, cpu, cuda or mps")
     seed:int = option(0, "of the weights and the batch")
     out:str = option("runs/bench.json", "file of the results; written after every measurement")
 

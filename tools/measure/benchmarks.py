@@ -1,7 +1,7 @@
 """Measure what notebook 16 shows, in one call: nbs/results/benchmarks-cpu.json, or benchmarks-gpu.json on a GPU.
 
     python tools/measure benchmarks                      a quiet machine, about ten minutes on two CPU cores
-    python tools/measure benchmarks --device cuda        one GPU with 80 GB: XL/16 in bfloat16; the kernel's tests
+    python tools/measure benchmarks --device cuda        one GPU with 80 GB: XL/16 in bfloat16; the kernel's tests first
     python tools/measure benchmarks --rehearse --out X   the same series on tiny models, in CPU mode: a minute
 """
 
@@ -82,9 +82,9 @@ def measure_limits(device: torch.device, rehearse: bool) -> dict:
     return found | ({"roofline_shares": roofline_shares(config, limits)} if device.type == "cpu" else {})
 
 
-def main(arguments=None):
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("tools/measure benchmarks", description=__doc__, formatter_class=as_written)
+def main(arguments: list[str]):
+    parser = argparse.ArgumentParser(prog="tools/measure benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--only", default="", help="a part of the names of the series to run, or limits: what is no "
@@ -113,3 +113,4 @@ def main(arguments=None):
         record |= measure_limits(device, a.rehearse)
         write_record(out, record)
     print(out)
+
