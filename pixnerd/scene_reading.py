@@ -53,8 +53,10 @@ def _find_ground(
         off = pictures - ground
         weight = (1 - off.square().sum(1) / reach).clamp(min=0)            # (B, S, S) none to what is far from it
         rows, prior = weight.sum(2), 1e-3 * size * size                    # where little is ground, it stays as it is
-        s0, s1, s2 = rows.sum(1) + prior, (rows * u).sum(1), (rows * u * u).sum(1) + prior
         along = (weight[:, None] * off).sum(3)                             # (B, 3, S)
+        s0 = rows.sum(1) + prior                                           # the normal equations of a line
+        s1 = (rows * u).sum(1)
+        s2 = (rows * u * u).sum(1) + prior
         a, b = along.sum(2), (along * u).sum(2)
         offset = s2[:, None] * a - s1[:, None] * b
         slope = s0[:, None] * b - s1[:, None] * a
