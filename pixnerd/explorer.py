@@ -266,7 +266,7 @@ class Explorer(_Drawn):
     def view(self): return View(self)
     def widget(self): return self.view().box
 
-# %% ../nbs/13b_explorer.ipynb #a459c64b
+# %% ../nbs/13b_explorer.ipynb #d2bbb0cc
 class _PictureView:
     "A picture that is drawn by a worker, and a line that says what is going on."
     def __init__(self, explorer:Explorer):
@@ -275,6 +275,7 @@ class _PictureView:
         self.settings = explorer.settings
         self.pinned = None                                              # settings to compare with
         self.shown = None                                               # settings of the picture there is
+        self.whole = None                                               # the last that was finished: board, settings
         self.canvas = _canvas_class()(alt=f"{type(explorer).__name__}: {explorer.help}")
         self.line = w.HTML(layout={"min_height": "30px", "flex": "1 1 auto"})
         self.worker = LatestOnlyWorker(self.draw)
@@ -284,7 +285,8 @@ class _PictureView:
 
     def draw(self, request:tuple, stale:Callable[[], bool]) -> None:
         "Work towards a picture, showing it as it comes, until it is done or no longer wanted."
-        (s, pinned), explorer, drawn = request, self.explorer, time.monotonic()
+        (s, pinned), explorer = request, self.explorer
+        drawn = time.monotonic()
         try:
             s = explorer.read(asdict(s))
             with closing(explorer.progress(s)) as progress:
@@ -296,10 +298,16 @@ class _PictureView:
                         drawn = time.monotonic()
             board = explorer.picture(pinned and asdict(pinned), **asdict(s))
             if stale(): return
+            self.whole = board, s
             self.put(board, s)
             self.say(explorer.help)
-        except (ValueError, OSError) as e: self.say(str(e).splitlines()[0] if str(e) else repr(e), wrong=True)
-        except Exception as e: self.say(f"{type(e).__name__}: {e}", wrong=True)
+        except (ValueError, OSError) as e: self.mistake(str(e).splitlines()[0] if str(e) else repr(e))
+        except Exception as e: self.mistake(f"{type(e).__name__}: {e}")
+
+    def mistake(self, text:str) -> None:
+        "Say what went wrong, and go back from a picture that was never finished."
+        if self.whole and self.board is not self.whole[0]: self.put(*self.whole)
+        self.say(text, wrong=True)
 
     def put(self, board:Board, s) -> None:
         "Show a board."
@@ -314,7 +322,7 @@ class _PictureView:
         mistake = "background:#A33600;color:#fff;border-radius:3px;padding:1px 6px"        # readable on light and dark
         self.line.value = f"<span style='{mistake}' role='alert'>⚠ {text}</span>" if wrong else f"<span>{text}</span>"
 
-# %% ../nbs/13b_explorer.ipynb #9a80af4a
+# %% ../nbs/13b_explorer.ipynb #0abd3579
 class _ControlledView(_PictureView):
     "With controls."
     def __init__(self, explorer:Explorer):
@@ -339,7 +347,7 @@ class _ControlledView(_PictureView):
                 s = read()
                 for name, c in self.explorer.controls(s).items(): _adjust(self.boxes[name], c)
             self.settings = read()
-        except ValueError as e: return self.say(str(e), wrong=True)
+        except ValueError as e: return self.mistake(str(e))
         finally: self.quiet = False
         self.refresh()
 

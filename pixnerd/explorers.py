@@ -259,7 +259,7 @@ class _ResolutionSettings(RunSettings):
 class ResolutionLab(Explorer):
     "The same noise at any size, its seams, and a zoom that paints again instead of enlarging."
     Settings, free, keep = _ResolutionSettings, ("patch",), 12
-    help = "click a place to zoom there; arrow keys on the picture move the window"
+    help = "click a place to zoom there, or use the arrow keys; off grid: what is painted between trained pixels"
 
     def controls(self, s) -> dict:
         side, (rows, cols) = self.subject.shape[1], self.subject.grid
@@ -267,7 +267,7 @@ class ResolutionLab(Explorer):
         most = rows * cols - 1
         return run_controls(s, "classes", "seed", "steps", "guidance_scale") | {
             "height": Choice(sizes(rows), s.height), "width": Choice(sizes(cols), s.width),
-            "off_grid": Menu(("as trained", "evaluate", "interpolate"), s.off_grid),
+            "off_grid": Menu(("as trained", "interpolate", "evaluate"), s.off_grid),
             "zoom": Choice((1, 2, 4, 8), s.zoom), "patch": Slider(0, most, min(s.patch, most))}
 
     def work(self, s) -> Iterator: # what is going on, then {"trained", "painted", "zoomed"}: (B, C, H, W) each

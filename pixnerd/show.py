@@ -76,7 +76,7 @@ def new_figure(
 # %% ../nbs/00_show.ipynb #c5d0298a
 def show_grid(
     images:Sequence[Tensor]|Tensor, # images as `drawable` takes them; they may differ in size
-    titles:Sequence[str]|None=None, # one for each image
+    titles:Sequence[str]=(), # one for each image; the rest have none
     cols:int|None=None, # images across; None: all in one row
     scale:float=1., # inches of one image
 ) -> Picture:
@@ -84,10 +84,11 @@ def show_grid(
     if not len(images): raise ValueError("images must hold at least one image, got none")
     cols = cols or len(images)
     rows = -(-len(images) // cols)
-    lines = max(t.count("\n") + 1 for t in titles) if titles and any(titles) else 0
+    titles = [*(titles or ()), *[""] * len(images)]
+    lines = max(t.count("\n") + 1 for t in titles) if any(titles) else 0
     with new_figure(rows, cols, (cols * scale, rows * (scale + .17 * lines))) as (picture, axes):
         for axis in axes.flat: axis.axis("off")
-        for axis, image, title in zip(axes.flat, images, titles or [""] * len(images)):
+        for axis, image, title in zip(axes.flat, images, titles):
             pixels = drawable(image)
             axis.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, vmin=0, vmax=1)
             axis.set_title(title)
