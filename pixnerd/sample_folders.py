@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 import pixnerd
-from .metrics import read_file
+from .image_sources import read_file
 from .model import PixNerd, PixNerdConfig
 from .patches import to_signed, to_uint8
 from .records import digest, fingerprint, is_vacant, lock_folder, read_record, write_record, write_whole

@@ -392,7 +392,7 @@ def test_without_torch_fidelity_the_command_says_what_to_install(tmp_path, monke
 def test_the_committed_table_is_of_the_shipped_model():
     table = json.loads((ROOT/"nbs"/"results"/"samplers.json").read_text())
     model = from_pretrained("digits")
-    assert table["weights"] == fingerprint(model), "the model changed: run tools/sampler_table.py again"
+    assert table["weights"] == fingerprint(model), "the model changed: run tools/measure samplers again"
     assert {"cpu", "torch", "pixnerd"} <= table["made_by"].keys()
     assert all(row["cpu_seconds_per_image"] > 0 for row in table["rows"])
     row, labels = table["rows"][0], torch.arange(table["samples"]) % 10
