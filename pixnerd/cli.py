@@ -53,16 +53,16 @@ from .training import train
 class SampleConfig:
     "What is drawn by which model, and what is kept of it."
     model:str|None = option(None, f"a shipped model ({', '.join(SHIPPED)}), a model folder, a run's folder, a "
-                            "published .ckpt file, or a hub id; none: digits, or scenes with prompts")
+                            "published .ckpt file, or a hub id; not given: digits, or scenes with prompts")
     prompt:tuple[str, ...]|None = option(None, "what a text model is to draw; may be given several times")
     prompts:str|None = option(None, "a file of prompts, one a line")
-    text:str|None = option(None, "text encoder: words, a hub id or a folder; none: the one the model was trained with")
+    text:str|None = option(None, "text encoder: words, a hub id or a folder; not given: the one it was trained with")
     classes:str|None = option(None, "what a class model is to draw: names, ids, ranges and commas, such as cat,3,5-7; "
-                              "none: the first ten classes, or with --total all")
+                              "not given: the first ten classes, or with --total all")
     labels:str|None = option(None, "a file with one class a line, one line an image, instead of --classes and --count")
-    count:int|None = option(None, "images of each class or prompt; none: 10 or 4")
+    count:int|None = option(None, "images of each class or prompt; not given: 10 or 4")
     total:int|None = option(None, "images in all, the classes or prompts in turn, instead of --count")
-    size:int|None = option(None, "side of the images, a multiple of the patches a side (digits: 4); none: as trained")
+    size:int|None = option(None, "side of the images, a multiple of the patches a side (digits: 4); else as trained")
     batch:int = option(100, "images at a time, on each process")
     npz:bool = option(False, "also pack the images into samples.npz (arr_0, as the ADM suite reads them)")
     images:bool = option(True, "keep the single images; without them, --npz is needed")
@@ -155,6 +155,7 @@ class _Drawing:
     @property
     def size(self) -> int: return self.request.size or self.model.config.image_size
 
+# %% ../nbs/17_cli.ipynb #92793bb3
 def _open_drawing(request:SampleConfig, sampler:dict, device:torch.device) -> _Drawing:
     "Load the model, and check what is asked of it; raises `ValueError` or `FileNotFoundError`."
     found = latest_checkpoint(request.model)
@@ -207,6 +208,7 @@ class _Where:
     out:str = option("runs/samples", "folder for the results: new, or with samples of the same settings")
     device:str = option("auto", "auto, cpu, cuda or mps")
 
+# %% ../nbs/17_cli.ipynb #9db68370
 def sample_main(arguments:Sequence[str]) -> None:
     """Draw images from a trained PixNerd. To continue after an interruption, run the same command again; several
     processes share the work when it is started by torchrun or accelerate launch."""
@@ -310,6 +312,7 @@ def _save_statistics(path:str, reference:Reference, config:MetricConfig, extract
     Statistics.of(seen["features"], reference.name, config.extractor).save(path)
     print(f"statistics of {len(pictures)} images: {path}")
 
+# %% ../nbs/17_cli.ipynb #5af0b906
 def evaluate_main(arguments:Sequence[str]) -> None:
     "Measure samples against real images. To continue after an interruption, run the same command again."
     parser = make_parser("pixnerd-evaluate", evaluate_main.__doc__)
@@ -363,6 +366,17 @@ def _train_with_progress(config:TrainConfig) -> bool:
         steps.close()
     return not asked or step.step == config.steps
 
+# %% ../nbs/17_cli.ipynb #3517d504
+def _print_run(config:TrainConfig, whole:bool) -> None:
+    "What a run that reached its last step, or was stopped, leaves to be said."
+    out = Path(config.out)
+    last = read_log(out)[-1] if (out/"log.jsonl").read_text(encoding="utf-8").strip() else {}
+    if count := last.get("skipped"):
+        print(f"{count} steps were skipped: their gradients were not finite, or far above the usual")
+    if count := last.get("unreadable"): print(f"{count} unreadable images were left out: {out/'unreadable.json'}")
+    checkpoint = latest_checkpoint(out)
+    print(f"trained: {checkpoint}" if whole else f"stopped: {checkpoint}; to go on, run the same command")
+
 # %% ../nbs/17_cli.ipynb #8ef6b7ce
 def train_main(arguments:Sequence[str]) -> None:
     "Train a PixNerd. To resume, run the same command again."
@@ -377,16 +391,6 @@ def train_main(arguments:Sequence[str]) -> None:
     whole = _train_with_progress(config)
     if is_first(): _print_run(config, whole)
     if not whole: raise SystemExit(130)
-
-def _print_run(config:TrainConfig, whole:bool) -> None:
-    "What a run that reached its last step, or was stopped, leaves to be said."
-    out = Path(config.out)
-    last = read_log(out)[-1] if (out/"log.jsonl").read_text(encoding="utf-8").strip() else {}
-    if count := last.get("skipped"):
-        print(f"{count} steps were skipped: their gradients were not finite, or far above the usual")
-    if count := last.get("unreadable"): print(f"{count} unreadable images were left out: {out/'unreadable.json'}")
-    checkpoint = latest_checkpoint(out)
-    print(f"trained: {checkpoint}" if whole else f"stopped: {checkpoint}; to go on, run the same command")
 
 # %% ../nbs/17_cli.ipynb #007b809f
 DEMO = TrainConfig(out="runs/demo", steps=1200, lr=4e-3, ema=.995, save_every=100) # three minutes on two CPU cores
@@ -478,13 +482,8 @@ def bench_main(arguments:Sequence[str]) -> None:
           f"optimiser; of peak: of the rate of a large product here\n{config.out}")
 
 # %% ../nbs/17_cli.ipynb #6e762e9f
-COMMANDS:dict[str, Callable[[Sequence[str]], None]] = {
-    "pixnerd-train": train_main,
-    "pixnerd-sample": sample_main,
-    "pixnerd-evaluate": evaluate_main,
-    "pixnerd-bench": bench_main,
-    "pixnerd-demo": demo_main,
-}
+COMMANDS = {f"pixnerd-{main.__name__.removesuffix('_main')}": main
+            for main in (train_main, sample_main, evaluate_main, bench_main, demo_main)}
 
 train_command, sample_command, evaluate_command, bench_command, demo_command = (
     partial(run_command, main) for main in COMMANDS.values())

@@ -21,6 +21,16 @@ import torch
 
 from .records import is_first
 
+# %% ../nbs/16a_command.ipynb #e6b7c101
+def _leave(message:str, code:int) -> None:
+    "End with one line and an exit code."
+    if is_first(): print(message.replace("\n", " "), file=sys.stderr)
+    raise SystemExit(code) from None
+
+def _show_warning(message:Warning|str, category:type, filename:str, line:int, file=None, text=None) -> None:
+    "A warning as a line for people."
+    if is_first(): print(f"warning: {message}", file=sys.stderr)
+
 # %% ../nbs/16a_command.ipynb #88e1a399
 def run_command(
     run:Callable[[Sequence[str]], None], # the command itself
@@ -34,15 +44,6 @@ def run_command(
         _leave(f"error: {e.strerror}: {e.filename}" if of_a_file else f"error: {e}", 2)
     except (MemoryError, torch.OutOfMemoryError): _leave("error: out of memory: use a smaller batch, size or count", 2)
     except KeyboardInterrupt: _leave("stopped", 130)
-
-def _leave(message:str, code:int) -> None:
-    "End with one line and an exit code."
-    if is_first(): print(message.replace("\n", " "), file=sys.stderr)
-    raise SystemExit(code) from None
-
-def _show_warning(message:Warning|str, category:type, filename:str, line:int, file=None, text=None) -> None:
-    "A warning as a line for people."
-    if is_first(): print(f"warning: {message}", file=sys.stderr)
 
 # %% ../nbs/16a_command.ipynb #9f4e84bc
 def _text(typed:str) -> str:
@@ -90,6 +91,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         return action.help if action.default in (None, "") else super()._get_help_string(action)
 
+# %% ../nbs/16a_command.ipynb #8ed0562c
 def make_parser(
     name:str, # the command
     about:str, # what it does

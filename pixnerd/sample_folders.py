@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 import pixnerd
-from .metrics import read_file
+from .image_sources import read_file
 from .model import PixNerd, PixNerdConfig
 from .patches import to_signed, to_uint8
 from .records import digest, fingerprint, is_vacant, lock_folder, read_record, write_record, write_whole
@@ -137,11 +137,8 @@ def _what_decides(model:PixNerd, settings:SamplerSettings, size:int|None) -> dic
     }
 
 # %% ../nbs/12b_sample_folders.ipynb #39a2ef16
-def _check_folder(
-    folder:Path, # where samples are to go
-    decided:Mapping, # what decides them
-) -> None: # raises `ValueError` where it holds anything but samples of these settings
-    "Refuse a folder that holds something else."
+def _check_folder(folder:Path, decided:Mapping) -> None:
+    "Raise `ValueError` where a folder holds anything but samples of these settings."
     path = folder/"settings.json"
     if not path.is_file():
         if is_vacant(folder): return
@@ -155,12 +152,8 @@ def _check_folder(
 
 # %% ../nbs/12b_sample_folders.ipynb #91d0ef3f
 @contextmanager
-def _open_samples(
-    out:str|Path, # the folder: new, or with samples of the same settings
-    decided:Mapping, # what decides them
-    processes:Processes, # who shares the work; the main process does what is done here
-) -> Iterator[Path]: # the folder; raises `ValueError` where it holds something else
-    "A folder that fills with samples."
+def _open_samples(out:str|Path, decided:Mapping, processes:Processes) -> Iterator[Path]:
+    "A folder that fills with samples: new, or with some of the same settings; else raises `ValueError`."
     folder = Path(out)
     images, settings = folder/"images", folder/"settings.json"
     made, lock = [], None
@@ -186,12 +179,8 @@ def _open_samples(
                 for p in made: p.rmdir()
 
 # %% ../nbs/12b_sample_folders.ipynb #b9d0fe1b
-def _check_labels(
-    labels:Sequence[int|str], # what is wanted of each image
-    config:PixNerdConfig, # of the model that is to draw them
-    encode:Callable|None, # what encodes prompts
-) -> None: # raises `ValueError`
-    "Refuse what the model cannot draw."
+def _check_labels(labels:Sequence[int|str], config:PixNerdConfig, encode:Callable|None) -> None:
+    "Raise `ValueError` for what a model of this configuration cannot draw."
     if not labels: raise ValueError("labels must name at least one image")
     if config.text_width:
         if not all(isinstance(label, str) for label in labels):
@@ -221,11 +210,8 @@ class TextSampler:
         return draw_batch(self.model, numbers, cond, null_cond, self.settings, self.size)
 
 # %% ../nbs/12b_sample_folders.ipynb #24a9d751
-def _sample_paths(
-    folder:Path, # of samples
-    labels:Sequence[int|str], # class or prompt of each image
-) -> list[Path]: # `images/000012-class7.png` …; `images/000012.png` for a prompt
-    "The file of each sample."
+def _sample_paths(folder:Path, labels:Sequence[int|str]) -> list[Path]:
+    "The file of each sample: `images/000012-class7.png` …; `images/000012.png` for a prompt."
     endings = ["" if isinstance(label, str) else f"-class{label}" for label in labels]
     return [folder/"images"/f"{i:06d}{ending}.png" for i, ending in enumerate(endings)]
 
@@ -290,12 +276,8 @@ def write_npz(
     write_whole(path, write)
 
 # %% ../nbs/12b_sample_folders.ipynb #552704c8
-def _write_sheet(
-    path:Path, # a `.png` file
-    files:Sequence[Path], # image files; the first hundred are shown
-    cols:int, # images across
-) -> None: # writes it whole
-    "Lay samples out on one sheet."
+def _write_sheet(path:Path, files:Sequence[Path], cols:int) -> None:
+    "Lay the first hundred samples out on one sheet."
     from pixnerd.show import tile
     images = [to_signed(read_file(f, _channels_of(files[0]))) for f in files[:100]]
     zoom = max(1, 64 // images[0].shape[-1])
@@ -323,10 +305,8 @@ def finish_samples(
     if not keep and packed.is_file(): shutil.rmtree(folder/"images", ignore_errors=True)
 
 # %% ../nbs/12b_sample_folders.ipynb #6cc1e7e6
-def _read_geneval(
-    path:str|Path, # GenEval's `evaluation_metadata.jsonl`
-) -> list[dict]: # one for each prompt; raises `FileNotFoundError`, or `ValueError` naming the line
-    "GenEval's prompts, with what their scorer needs."
+def _read_geneval(path:str|Path) -> list[dict]:
+    "GenEval's prompts, with what their scorer needs; raises `FileNotFoundError`, or `ValueError` naming the line."
     found = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not line.strip(): continue
@@ -339,10 +319,8 @@ def _read_geneval(
     return found
 
 # %% ../nbs/12b_sample_folders.ipynb #92016496
-def _read_dpg(
-    folder:str|Path, # DPG's `prompts`
-) -> dict[str, str]: # file name without `.txt` -> prompt; raises `ValueError` where there are none
-    "DPG's prompts."
+def _read_dpg(folder:str|Path) -> dict[str, str]:
+    "DPG's prompts by the names of their files without `.txt`; raises `ValueError` where there are none."
     files = sorted(Path(folder).glob("*.txt"))
     found = {p.stem: p.read_text(encoding="utf-8", errors="replace").strip() for p in files}
     if not found: raise ValueError(f"{folder} holds no .txt files of prompts")
@@ -353,15 +331,9 @@ def _read_dpg(
 # %% ../nbs/12b_sample_folders.ipynb #79bd091a
 @contextmanager
 def _open_suite(
-    suite:str, # its name
-    prompts, # all of them, with what belongs to them
-    images:int, # how many files there will be
-    sampler:TextSampler, # what draws
-    out:str|Path, # folder to fill, or to go on with
-    batch:int, # files at a time
-    processes:Processes, # who shares the work
-) -> Iterator[Path]: # the folder; raises `ValueError` for a class model
-    "A folder that fills with a suite's images."
+    suite:str, prompts, images:int, sampler:TextSampler, out:str|Path, batch:int, processes:Processes,
+) -> Iterator[Path]: # raises `ValueError` for a class model
+    "A folder that fills with so many images of a suite's prompts."
     if not sampler.model.config.text_width:
         raise ValueError("text suites need a text model, and this one is conditioned on classes")
     decided = {"suite": suite, "prompts": digest(json.dumps(prompts)), "images": images, "batch": batch,

@@ -101,11 +101,7 @@ def euler(
     yield Step(len(times) - 1, times[-1], x)
 
 # %% ../nbs/08_samplers.ipynb #bb865ff1
-def heun(
-    velocity:Callable, # `velocity(x, t)`
-    x:Tensor, # (B, ...) state at the first time
-    times:list[float], # N + 1 times
-) -> Iterator[Step]: # N + 1 steps
+def heun(velocity:Callable, x:Tensor, times:list[float]) -> Iterator[Step]: # as `euler`
     "Heun's method: two evaluations a step, one in the last."
     for i, (t, after) in enumerate(pairwise(times)):
         v = velocity(x, t)
@@ -121,19 +117,17 @@ def _adams_weights(
 ) -> list[float]: # weight of each velocity; they sum to the step
     "How much of each past velocity goes into a step."
     step = after - past[0]
-    places = (np.array(past) - past[0]) / step                               # 0, then negative
-    powers = np.vander(places, increasing=True).T                            # row m: places ** m
+    places = (np.array(past) - past[0]) / step  # 0, then negative
+    powers = np.vander(places, increasing=True).T  # row m: places ** m
     return (step * np.linalg.solve(powers, 1 / np.arange(1, len(past) + 1))).tolist()
 
 # %% ../nbs/08_samplers.ipynb #0fa4f25c
 def adams(
-    velocity:Callable, # `velocity(x, t)`
-    x:Tensor, # (B, ...) state at the first time
-    times:list[float], # N + 1 times
+    velocity:Callable, x:Tensor, times:list[float], # as for `euler`
     order:int=2, # how many velocities, 1 to 4
 ) -> Iterator[Step]: # N + 1 steps
     "The Adams–Bashforth method at any times: one evaluation a step."
-    past = []                                                                # (time, velocity), newest first
+    past = []  # (time, velocity), newest first
     for i, (t, after) in enumerate(pairwise(times)):
         v = velocity(x, t)
         yield Step(i, t, x, v)
@@ -144,9 +138,7 @@ def adams(
 
 # %% ../nbs/08_samplers.ipynb #dac65c4e
 def sde(
-    velocity:Callable, # `velocity(x, t)`
-    x:Tensor, # (B, ...) state at the first time
-    times:list[float], # N + 1 times
+    velocity:Callable, x:Tensor, times:list[float], # as for `euler`
     fresh:Callable[[int], Tensor], # `fresh(i)`: standard normal noise for step i, shaped as x
 ) -> Iterator[Step]: # N + 1 steps
     "Euler–Maruyama with w = 1 − t."
@@ -219,7 +211,7 @@ class SamplerSettings:
 
     @property
     def model_evaluations(self) -> int: # for one image; two wherever guidance acts
-        asked = []                                                           # the times a solver looks at, by a dry run
+        asked = []  # the times a solver looks at, by a dry run
         def velocity(x, t):
             asked.append(t)
             return x
@@ -252,9 +244,7 @@ def labelled_solvers(
 
 # %% ../nbs/08_samplers.ipynb #5e8eb922
 def _check_tensors(
-    noise:Tensor, # all three as given to `denoise`
-    cond:Tensor,
-    null_cond:Tensor|None,
+    noise:Tensor, cond:Tensor, null_cond:Tensor|None, # as given to `denoise`
     num_classes:int|None, # from the model's configuration, where it has one
 ) -> None: # raises `ValueError` naming the argument, what it is and what would do
     "Refuse what is no tensor, or a tensor of the wrong kind."
@@ -269,9 +259,7 @@ def _check_tensors(
 
 # %% ../nbs/08_samplers.ipynb #85b0518a
 def _check_request(
-    noise:Tensor, # all three as given to `denoise`
-    cond:Tensor,
-    null_cond:Tensor|None,
+    noise:Tensor, cond:Tensor, null_cond:Tensor|None, # as given to `denoise`
     scale:float, # guidance scale
     num_classes:int|None, # from the model's configuration, where it has one
 ) -> None: # raises `ValueError` naming the argument, its value and what would do

@@ -166,10 +166,10 @@ class Study:
 
     @property
     def made_by(self) -> str: # one line
-        "Command, seeds and hardware."
+        "Seeds and hardware."
         made = self.record["made_by"]
         hardware = f"{made['cpu']}, {made['threads']} thread{'s' * (made['threads'] > 1)}, torch {made['torch']}"
-        return f"{self.record['command']}; seeds {self.record['seeds']}; {hardware}"
+        return f"seeds {', '.join(map(str, self.record['seeds']))}; {hardware}"
 
 # %% ../nbs/18_studies.ipynb #58712dc0
 def markdown_table(
@@ -325,7 +325,8 @@ class Scale:
         "The arm's model, as training will make it."
         c = self.config(arm, 0, 1, "unused")
         data = load_data(c.data, "train", c.size)
-        of_data = {"image_size": c.size, "channels": data.channels, "num_classes": len(data.names or ())}
+        names = tuple(map(str, data.names or ()))
+        of_data = {"image_size": c.size, "channels": data.channels, "num_classes": len(names), "class_names": names}
         return replace(PRESETS[c.preset].config, **read_changes(c.model), **of_data)
 
     def parameters(self, arm:Arm) -> int:

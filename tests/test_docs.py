@@ -191,7 +191,10 @@ def test_what_nbdev_puts_into_pages_is_mended():
     assert pages.mended_code(SIGNATURE.format(link)) == "```python\ndef draw(\n    board:Board, # see Picture\n):\n```"
     assert pages.mended_code(f"See {link}.") == f"See {link}."
     drawn = "[`digits`](https://pixnerd.github.io/pixnerd/digits.html#digits)"
-    assert pages.mended_prose(f"{drawn} by {link}") == f"`digits` by {link}"
+    assert pages.mended_prose(f"{drawn} by {link}", {}) == f"`digits` by {link}"
+    method = "[`Picture.save`](https://pixnerd.github.io/pixnerd/show.html#{})"
+    assert pages.mended_prose(method.format("picture.save"), {"show.html": {"picture"}}) == method.format("picture")
+    assert pages.mended_prose(method.format("picture.save"), {"show.html": {"film"}}) == "`Picture.save`"
 
 
 BAD_OPTIONS = {
@@ -214,6 +217,13 @@ def test_a_notebook_that_would_break_the_site_is_not_stored(tmp_path, monkeypatc
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     assert not notebooks.execute(["page"]) and path.read_bytes() == before
     assert f"cell 1 (bad), {told}" in capsys.readouterr().out
+
+
+def test_imports_among_other_code_are_named():
+    sources = ("#| default_exp page", "import json\nprint(json)", "import json", "#| hide\nimport json\nprint(json)")
+    cells = [nbformat.v4.new_markdown_cell("# A page\n\n> With a fault."), *map(nbformat.v4.new_code_cell, sources)]
+    found = notebooks.faults({"cells": cells, "metadata": {"kernelspec": {}}})
+    assert len(found) == 1 and found[0].startswith("cell 2 ") and "imports, and does something else" in found[0]
 
 
 def test_options_that_are_well_said_are_no_fault():

@@ -1,4 +1,4 @@
-"The dashboard as a person meets it, in Voila and in JupyterLab: every explorer appears, every control moves its picture, no error in page or kernel."
+"The dashboard in Voila and in JupyterLab: every explorer appears, every control moves its picture, nothing complains."
 
 import os
 import shutil
@@ -19,15 +19,16 @@ pytest.importorskip("voila", reason="voila is not installed (pip install -e '.[d
 from notebooks import read
 from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
 
-from pixnerd import PixNerd, show
+from pixnerd import PixNerd
 from pixnerd.monitor import EXPLORERS, Dashboard
+from pixnerd.show import Choice, Menu, Slider, Span
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 
 
 @pytest.fixture
 def room(root, tmp_path):
-    "A folder with the dashboard, without its stored outputs, and a tiny checkpoint, so that every computation is short."
+    "A folder with the dashboard, without its stored outputs, and a tiny checkpoint, so that all is computed fast."
     room = tmp_path/"room"
     room.mkdir(exist_ok=True)
     nb = read(root/"nbs/dashboard.ipynb")
@@ -49,17 +50,20 @@ def voila(root, room, tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     (tmp_path/"home").mkdir(exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")} | {"HOME": str(tmp_path/"home"), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "voila", "dashboard.ipynb", "--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
+    env |= {"HOME": str(tmp_path/"home"), "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "voila", "dashboard.ipynb", "--Voila.ip=127.0.0.1", f"--port={port}",
+               "--no-browser"]
     address, log = f"http://127.0.0.1:{port}", tmp_path/"voila.log"
 
     def up():
         assert server.poll() is None, log.read_text()
         try: return urlopen(f"{address}/voila/static/", timeout=5)
-        except URLError as e: return getattr(e, "code", None)    # any answer will do: the page itself would start a kernel
+        except URLError as e: return getattr(e, "code", None)    # any answer: the page itself would start a kernel
         except OSError: return False
 
-    with log.open("w") as out, subprocess.Popen(command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
+    with log.open("w") as out, subprocess.Popen(
+            command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
         try:
             until("Voila answers", up, 60)
             yield address
@@ -67,6 +71,9 @@ def voila(root, room, tmp_path):
             server.terminate()
             try: server.wait(20)
             except subprocess.TimeoutExpired: server.kill()
+
+
+PRESENT = "i => !i.hidden && i.naturalWidth > 100"
 
 
 class Tab:
@@ -79,10 +86,13 @@ class Tab:
         try: return self.picture.evaluate(PIXELS)
         except Error: return None
 
-    def row(self, name): return self.page.locator(".widget-inline-hbox:visible", has=self.page.locator(f'.widget-label:text-is("{name.replace("_", " ")}")')).first
+
+    def row(self, name):
+        label = self.page.locator(f'.widget-label:text-is("{name.replace("_", " ")}")')
+        return self.page.locator(".widget-inline-hbox:visible", has=label).first
 
     def appears(self, what):
-        def there(): return self.picture.count() == 1 and self.picture.evaluate("i => !i.hidden && i.naturalWidth > 100")
+        def there(): return self.picture.count() == 1 and self.picture.evaluate(PRESENT)
         until(f"{what} appears", there, 60)
         seen = []
 
@@ -96,19 +106,21 @@ class Tab:
     def move(self, name, control):
         "Move one control as hands do, and wait until the picture is another."
         row, before = self.row(name), self.pixels()
-        if isinstance(control, show.Slider | show.Choice) or type(control).__name__ == "Span":
+        if isinstance(control, Menu):
+            now = row.locator("select").evaluate("s => s.value")
+            row.locator("select").select_option(next(v for v in control.values if v != now))
+        elif isinstance(control, Slider | Choice | Span):
             handle = row.locator(".noUi-handle").first
             handle.focus()
             last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
             for _ in range(3): self.page.keyboard.press("ArrowLeft" if last else "ArrowRight")
-        elif type(control).__name__ == "Menu":
-            now = row.locator("select").evaluate("s => s.value")
-            row.locator("select").select_option(next(v for v in control.values if v != now))
         else:
             row.locator("input").fill({"classes": "7, 2", "seed": "3"}[name])
             row.locator("input").press("Enter")
         try: until(f"{name} moves the picture", lambda: self.pixels() != before, 60)
-        except AssertionError as e: raise AssertionError(f"{e}; the line says {self.page.locator('.widget-html:visible').all_inner_texts()}") from None
+        except AssertionError as e:
+            said = self.page.locator(".widget-html:visible").all_inner_texts()
+            raise AssertionError(f"{e}; the line says {said}") from None
         assert not self.line().count(), f"{name}: {self.line().inner_text()}"
 
 
@@ -116,7 +128,11 @@ def watch(page):
     "Collects what the page complains about, less what it cannot load without a network."
     errors = []
     page.on("pageerror", lambda e: errors.append(str(e)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" and "net::ERR" not in m.text and "404" not in m.text else None)
+
+    def hear(message):
+        expected = "net::ERR" in message.text or "404" in message.text
+        if message.type == "error" and not expected: errors.append(message.text)
+    page.on("console", hear)
     return errors
 
 
@@ -137,8 +153,10 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     assert "no model 'nowhere'" in tab.line().inner_text() and tab.pixels() == before
     source.fill("tiny")
     source.press("Enter")
-    until("the other checkpoint is shown", lambda: not tab.line().count() and tab.picture.count() == 1 and tab.picture.evaluate("i => i.naturalWidth > 100") and tab.pixels() != before, 60)
-    first = {"Denoise": ["method"], "Field": ["view"], "Samplers": ["most"]}            # `order` is Adams' alone; fewer runs are faster
+
+    def other(): return not tab.line().count() and tab.picture.count() == 1 and tab.picture.evaluate(PRESENT)
+    until("the other checkpoint is shown", lambda: other() and tab.pixels() != before, 60)
+    first = {"Denoise": ["method"], "Field": ["view"], "Samplers": ["most"]}    # fewer runs are faster
     for name in EXPLORERS:
         open_tab(page, name)
         tab.appears(name)
@@ -149,15 +167,21 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
             tab.row("method").locator("select").select_option("adams")
         if name == "Field": tab.row("view").locator("select").select_option("blend")    # where the donor counts
         for control in [c for c in controls if c not in first.get(name, [])]:
-            if control == "order": until("adams is drawn", lambda: page.locator(".widget-html:visible", has_text="play").count(), 30)
+            if control == "order":                                              # Adams' alone
+                until("adams is drawn", lambda: page.locator(".widget-html:visible", has_text="play").count(), 30)
             if name == "Field" and control == "block":
                 tab.row("view").locator("select").select_option("weights")              # where the field block counts
             tab.move(control, controls[control])
             if name == "Field" and control == "block": tab.row("view").locator("select").select_option("blend")
         if name == "Samplers": tab.move("most", controls["most"])
     open_tab(page, "Training")
+    tab.appears("Training, before there is a run")           # says so, without alarm, and offers to start one
+    assert page.get_by_role("button", name="start").locator("visible=true").count() == 1
+    folder = tab.row("folder").locator("input")
+    folder.fill("../runs/elsewhere")
+    folder.press("Enter")
     until("a missing run is one line", lambda: tab.line().count() == 1, 30)
-    assert "no run in '../runs/train': no config.json there" in tab.line().inner_text()
+    assert "no run in '../runs/elsewhere': no config.json there" in tab.line().inner_text()
     assert not errors, errors[:3]
 
 
@@ -179,7 +203,7 @@ def test_lab_every_explorer_appears_and_answers(lab, room, page):
     until("a key moves the picture", lambda: tab.pixels() != before, 30)
     before = tab.pixels()
     box = tab.picture.bounding_box()
-    tab.picture.click(position={"x": .045 * box["width"], "y": .7 * box["height"]})     # and clicks: the first of the small states
+    tab.picture.click(position={"x": .045 * box["width"], "y": .7 * box["height"]})     # and clicks: a small state
     until("a click moves the picture", lambda: tab.pixels() != before, 30)
     until("moment follows the click", lambda: tab.row("moment").locator(".widget-readout").inner_text() == "0", 30)
     before = tab.pixels()
@@ -187,16 +211,20 @@ def test_lab_every_explorer_appears_and_answers(lab, room, page):
     until("play moves the picture", lambda: tab.pixels() != before, 30)
     page.locator("button:visible", has=page.locator(".fa-stop, .fa-pause")).first.click()
     page.get_by_role("button", name="copy as code").locator("visible=true").click()
-    until("the code is on the clipboard", lambda: "DenoisingExplorer('digits').picture(classes='3'" in page.evaluate("() => navigator.clipboard.readText()"), 30)
+
+    def copied(): return page.evaluate("() => navigator.clipboard.readText()")
+    until("the code is on the clipboard", lambda: "DenoisingExplorer('digits').picture(moment=" in copied(), 30)
     for kind, head in (("PNG", b"\x89PNG"), ("CSV", b"step,t,")):
         with page.expect_download() as download: page.locator("button:visible", has_text=kind).click()
-        assert download.value.suggested_filename == f"DenoisingExplorer.{kind.lower()}" and download.value.path().read_bytes().startswith(head)
+        assert download.value.suggested_filename == f"DenoisingExplorer.{kind.lower()}"
+        assert download.value.path().read_bytes().startswith(head)
 
     source = page.locator(".jp-OutputArea-output input[type=text]:visible").first
     source.fill("tiny")
     source.press("Enter")
-    for name, control in (("Samplers", "chosen"), ("Field", "patch"), ("Encodings", "moment"), ("Tokens", "token"), ("Resolution", "patch")):
+    moved = {"Samplers": "chosen", "Field": "patch", "Encodings": "moment", "Tokens": "token", "Resolution": "patch"}
+    for name, control in moved.items():
         open_tab(page.locator(".jp-OutputArea-output"), name)
         tab.appears(name)
-        tab.move(control, show.Slider(0, 1, 0))
+        tab.move(control, Slider(0, 1, 0))
     assert not [e for cell in page.evaluate(CELLS) for e in cell["errors"]] and not errors, errors[:3]

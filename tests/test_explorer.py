@@ -285,6 +285,17 @@ def test_a_mistake_is_one_line_and_keeps_the_picture(kind, bad, words):
     assert "role='alert'" not in view.line.value and view.canvas.png == picture
 
 
+def test_a_mistake_goes_back_from_a_picture_that_was_never_finished():
+    view = View(DenoisingExplorer(TINY, steps=2))
+    view.worker.wait()
+    finished, s = view.canvas.png, view.settings
+    view.put(view.explorer.board(s, view.explorer.compute()[:1]), s)         # a run was just begun
+    assert view.canvas.png != finished
+    view.set(classes="cat")
+    view.worker.wait()
+    assert view.canvas.png == finished and "role='alert'" in view.line.value
+
+
 def test_a_text_model_needs_its_encoder():
     changes = dict(num_classes=0, text_width=12, text_tokens=4, text_depth=1)
     model = make_tiny(**changes)
@@ -309,7 +320,8 @@ def test_a_linear_head_has_no_field():
 
 def test_a_notebook_gets_a_widget_and_a_twin():
     bundle = DenoisingExplorer(TINY, steps=2)._repr_mimebundle_()
-    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= set(bundle) and len(bundle["text/html"]) < 300_000
+    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= set(bundle)
+    assert len(bundle["text/html"]) < 300_000
     assert 'type="range"' in bundle["text/html"] and "http" not in bundle["text/html"]
     bundle = TokenLens(TINY, steps=2)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)

@@ -21,13 +21,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debi
 # The notebook's cells as JupyterLab holds them, whether on screen or not.
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type == 'code' && cell.model.sharedModel.source.trim())
-  .map(cell => ({ran: cell.model.executionCount !== null, errors: cell.model.outputs.toJSON().filter(o => o.output_type == 'error')}))"""
+  .map(cell => ({
+    ran: cell.model.executionCount !== null,
+    errors: cell.model.outputs.toJSON().filter(o => o.output_type == 'error')
+  }))"""
 IDLE = "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
 # A checksum of a picture's pixels, once they are there: its address changes even when it does not.
 PIXELS = """async picture => {
   await picture.decode();
   const [width, height] = [picture.naturalWidth, picture.naturalHeight];
-  const context = Object.assign(document.createElement('canvas'), {width, height}).getContext('2d', {willReadFrequently: true});
+  const canvas = Object.assign(document.createElement('canvas'), {width, height});
+  const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(picture, 0, 0);
   const digest = await crypto.subtle.digest('SHA-256', context.getImageData(0, 0, width, height).data);
   return [width, height, ...new Uint8Array(digest)].join();
@@ -49,12 +53,15 @@ def lab(root, tmp_path):
     room, home, config = tmp_path/"room", tmp_path/"home", tmp_path/"config"
     (config/"labconfig").mkdir(parents=True)
     for folder in room, home: folder.mkdir()
-    (config/"labconfig/page_config.json").write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
+    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (config/"labconfig/page_config.json").write_text(json.dumps(quiet))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={room}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+               f"--ServerApp.root_dir={room}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+               "--LabApp.expose_app_in_browser=True"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
     env |= {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "PYTHONPATH": str(root)}
     address, log = f"http://127.0.0.1:{port}", tmp_path/"server.log"
@@ -64,7 +71,8 @@ def lab(root, tmp_path):
         try: return urlopen(f"{address}/api/status", timeout=5).status == 200
         except (URLError, OSError): return False
 
-    with log.open("w") as out, subprocess.Popen(command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
+    with log.open("w") as out, subprocess.Popen(
+            command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
         try:
             until("JupyterLab answers", up, 60)
             yield address
@@ -106,15 +114,19 @@ def test_the_slider_moves_the_picture(lab, page, root, tmp_path, notebook):
     page.locator('[data-command="runmenu:run-all"]').click()
 
     def errors(): return [error for cell in page.evaluate(CELLS) for error in cell["errors"]]
-    until("every cell has run", lambda: errors() or all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE), 420, pause=.5)
+    def ran(): return all(cell["ran"] for cell in page.evaluate(CELLS)) and page.evaluate(IDLE)
+    until("every cell has run", lambda: errors() or ran(), 420, pause=.5)
     assert not errors(), errors()[0]["evalue"]
 
-    explorer = page.locator(".jp-OutputArea-output", has=page.locator(".widget-slider")).filter(has=page.locator("img")).first
+    outputs = page.locator(".jp-OutputArea-output", has=page.locator(".widget-slider"))
+    explorer = outputs.filter(has=page.locator("img")).first
     picture, handle = explorer.locator("img").first, explorer.locator(".widget-slider .noUi-handle").first
     handle.scroll_into_view_if_needed()
     before, address = picture.evaluate(PIXELS), picture.get_attribute("src")
-    key = "ArrowLeft" if handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax") else "ArrowRight"
+    last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
     handle.focus()
-    page.keyboard.press(key)
-    until("the picture is another", lambda: picture.get_attribute("src") != address and picture.evaluate(PIXELS) != before, 60)
+    page.keyboard.press("ArrowLeft" if last else "ArrowRight")
+
+    def another(): return picture.get_attribute("src") != address and picture.evaluate(PIXELS) != before
+    until("the picture is another", another, 60)
     assert not errors(), errors()[0]["evalue"]

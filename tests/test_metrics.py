@@ -15,10 +15,12 @@ from pixnerd import cli, metrics as m
 from pixnerd.checkpoints import from_pretrained
 from pixnerd.data import load_data
 from pixnerd.digits import load_digits
+from pixnerd.image_sources import ImageSource, _as_bytes, _find_files, open_images
 from pixnerd.images import crop_square
 from pixnerd.patches import to_signed, to_uint8
 from pixnerd.records import fingerprint
 from pixnerd.sample_folders import draw_batch, write_image, write_npz
+from pixnerd.samplers import SamplerSettings
 
 pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed (pip install -e '.[evaluate]')")
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,10 +42,10 @@ def extractor(): return m.make_extractor(m.MetricConfig(extractor="digits"))
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[m.ImageSource, m.ImageSource]:
+def pair() -> tuple[ImageSource, ImageSource]:
     "Held-out digits with some blur, and training digits."
     held, train = load_digits("held-out").images[:300], load_digits("train").images[:400]
-    return m.open_images(torch.nn.functional.avg_pool2d(held, 7, 1, 3)), m.open_images(train)
+    return open_images(torch.nn.functional.avg_pool2d(held, 7, 1, 3)), open_images(train)
 
 
 # What the numbers are
@@ -189,8 +191,8 @@ def test_folder_npz_and_statistics_give_one_answer(tmp_path, extractor):
     held, train = load_digits("held-out").images[:120], load_digits("train").images
     c = m.MetricConfig("fid,kid,prc", "digits", kid_subset_size=100)
     folder = write_folder(tmp_path/"folder", held)
-    write_npz(tmp_path/"held.npz", m._find_files(folder))
-    features = m.extract(m.open_images(train), extractor)["features"]
+    write_npz(tmp_path/"held.npz", _find_files(folder))
+    features = m.extract(open_images(train), extractor)["features"]
     m.Statistics.of(features, "train", "digits").save(tmp_path/"train.npz")
     answer = m.measure(held, train, c, extractor)
     assert m.measure(folder, train, c, extractor) == answer
@@ -215,7 +217,7 @@ def test_images_come_back_to_the_byte(tmp_path_factory, seed, channels, height, 
     files = [folder/f"{i}.png" for i in range(3)]
     for f, p in zip(files, pixels): write_image(f, to_signed(p))
     write_npz(folder/"all.npz", files, [2, 1, 0])
-    for source in (folder, folder/"all.npz"): assert torch.equal(torch.stack(list(m.open_images(source))), pixels)
+    for source in (folder, folder/"all.npz"): assert torch.equal(torch.stack(list(open_images(source))), pixels)
     with np.load(folder/"all.npz") as packed:
         assert packed["arr_0"].shape == (3, height, width, channels) and packed["arr_1"].tolist() == [2, 1, 0]
 
@@ -237,14 +239,14 @@ def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path):
     note[0x0112] = 6                                        # turn right
     lying.save(tmp_path/"a.png", exif=note)
     lying.rotate(-90, expand=True).save(tmp_path/"b.png")
-    crowd = m.open_images(tmp_path)
+    crowd = open_images(tmp_path)
     assert crowd.shape == (1, 8, 4) and torch.equal(crowd[0], crowd[1])
 
 
 def test_an_unreadable_image_of_a_data_set_is_no_other_image(tmp_path):
     write_folder(tmp_path/"a", torch.zeros(3, 1, 8, 8))
     (tmp_path/"a"/"0001.png").write_text("no image")
-    crowd = m.ImageSource("a", (3, 8, 8), load_data(str(tmp_path/"a"), "train", 8), m._as_bytes)
+    crowd = ImageSource("a", (3, 8, 8), load_data(str(tmp_path/"a"), "train", 8), _as_bytes)
     with pytest.raises(ValueError, match="0001.png cannot be read: not a picture"):
         list(torch.utils.data.DataLoader(crowd))
 
@@ -291,7 +293,7 @@ def room(tmp_path_factory) -> Path:
     (room/"cut"/"0001.png").write_bytes((room/"cut"/"0000.png").read_bytes()[:20])
     (room/"empty").mkdir()
     (room/"text").mkdir()
-    write_npz(room/"good.npz", m._find_files(room/"good"))
+    write_npz(room/"good.npz", _find_files(room/"good"))
     whole = (room/"good.npz").read_bytes()
     (room/"cut.npz").write_bytes(whole[:-400])
     (room/"flipped.npz").write_bytes(whole[:3000] + bytes([whole[3000] ^ 255]) + whole[3001:])
@@ -390,11 +392,11 @@ def test_without_torch_fidelity_the_command_says_what_to_install(tmp_path, monke
 def test_the_committed_table_is_of_the_shipped_model():
     table = json.loads((ROOT/"nbs"/"results"/"samplers.json").read_text())
     model = from_pretrained("digits")
-    assert table["weights"] == fingerprint(model), "the model changed: run tools/sampler_table.py again"
+    assert table["weights"] == fingerprint(model), "the model changed: run tools/measure samplers again"
     assert {"cpu", "torch", "pixnerd"} <= table["made_by"].keys()
     assert all(row["cpu_seconds_per_image"] > 0 for row in table["rows"])
     row, labels = table["rows"][0], torch.arange(table["samples"]) % 10
-    how = {name: row[name] for name in ("method", "steps", "guidance_scale")}
-    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), **how)
+    how = SamplerSettings(row["method"], row["steps"], guidance_scale=row["guidance_scale"])
+    images = torch.cat([draw_batch(model, numbers.tolist(), labels[numbers], torch.full_like(numbers, 10), how)
                         for numbers in torch.arange(len(labels)).split(100)])
     assert m.fidelity_digits(images)["fid-digits"] == pytest.approx(row["fid-digits"], rel=.01)

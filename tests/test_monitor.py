@@ -30,7 +30,7 @@ def test_the_monitor_reads_a_run_and_says_what_is_missing(tmp_path):
     assert "holds no steps: the run has not logged yet" in view.line.value
     first, *rest = text.splitlines()
     lines = [json.dumps(json.loads(first) | {"gradient_noise": 1., "loss_by_time": None}), *rest]
-    log.write_text("\n".join(lines) + '\n{"step": 8, "lo')                    # new keys, a missing one, and a line cut off
+    log.write_text("\n".join(lines) + '\n{"step": 8, "lo')           # new keys, a missing one, a line cut off
     view.refresh()
     view.worker.wait()
     assert "role='alert'" not in view.line.value, view.line.value

@@ -145,7 +145,7 @@ def test_a_solver_that_is_entered_is_a_choice_everywhere(monkeypatch):
 
 @pytest.mark.parametrize("record, message", [
     (Solver(euler), "'mine' is incomplete.*evaluations"), (Solver(evaluations=int), "'mine' is incomplete.*solve"),
-    (euler, "'mine' must be a Solver"), (lambda order, fresh: euler, "'mine' must be a Solver")])
+    (euler, "'mine' must be"), (lambda order, fresh: euler, "'mine' must be")])
 def test_an_incomplete_solver_is_refused_by_name_where_it_is_entered(record, message):
     with pytest.raises(ValueError, match=message): METHODS["mine"] = record
     assert "mine" not in METHODS

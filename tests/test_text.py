@@ -17,6 +17,7 @@ from pixnerd.checkpoints import from_pretrained, save_pretrained
 from pixnerd.scenes import VOCABULARY, caption, make_scene
 from pixnerd.records import digest
 from pixnerd.sample_folders import draw_samples
+from pixnerd.samplers import SamplerSettings
 from pixnerd.model import PRESETS, PixNerd, PixNerdConfig
 from pixnerd.text_to_image import CachedTextEncoder, LanguageEncoder, WordEncoder, load_text_encoder, read_prompts
 from pixnerd.run_settings import TrainConfig
@@ -153,7 +154,7 @@ def test_files_that_hold_no_prompts(tmp_path, content, message):
 def test_prompts_interrupted_and_whole_are_the_same(model, tmp_path):
     drawn, encode = from_pretrained(model), WordEncoder()
     wanted = [caption(make_scene(i)) for i in range(12)]
-    asked = dict(batch=4, encode=encode, method="adams", steps=3, guidance_scale=4.)
+    asked = dict(settings=SamplerSettings(method="adams", steps=3, guidance_scale=4.), batch=4, encode=encode)
     for there in draw_samples(drawn, wanted, tmp_path/"broken", **asked):
         if there == 8: break
     list(draw_samples(drawn, wanted, tmp_path/"broken", **asked)), list(draw_samples(drawn, wanted, tmp_path/"whole", **asked))
@@ -180,7 +181,8 @@ def test_train_and_sample_by_prompt(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "unconditional" in done.stderr and "warning: a prompt is longer than 12 words and was cut before 'a star'" in done.stderr
     record = json.loads((tmp_path/"out"/"samples.json").read_text())
-    assert record["sampler"] == {"method": "adams", "steps": 2, "order": 2, "guidance_scale": 4., "guidance_interval": [0., 1.], "time_shift": 3.}
+    assert record["sampler"] == {"method": "adams", "steps": 2, "order": 2, "guidance_scale": 4., "guidance_interval": [0., 1.], "time_shift": 3.,
+                                 "base_size": None}
     assert (tmp_path/"out"/"prompts.txt").read_text().splitlines() == ["two red circles"] * 2 + [""] * 2 + [long] * 2
 
 

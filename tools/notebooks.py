@@ -5,6 +5,7 @@ Outputs are committed, so that the notebooks can be read where nothing runs: on 
 """
 
 import argparse
+import ast
 import filecmp
 import json
 import os
@@ -83,6 +84,15 @@ def directive_faults(cell: dict) -> list[str]:
     return found
 
 
+def mixes_imports(cell: dict) -> bool:
+    "Whether a visible cell imports and does something else: nbdev runs it when it makes the page, where it may fail."
+    if any(directive(cell, word) is not None for word in ("hide", "export")): return False
+    if directive(cell, "eval") == "false": return False
+    try: kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(cell["source"]).body}
+    except SyntaxError: return False                        # a magic, say
+    return kinds == {True, False}
+
+
 def faults(nb: dict) -> list[str]:
     "What a reader should not meet in a notebook as it is stored, one line each."
     first = nb["cells"][0]["source"] if nb["cells"] else ""
@@ -91,6 +101,7 @@ def faults(nb: dict) -> list[str]:
         found.append('cell 0: is not "# Title" and one sentence after ">", alone '
                      "(nbdev makes the page's head of that cell and drops the rest)")
     if "kernelspec" not in nb["metadata"]: found.append("no kernelspec: JupyterLab would ask for a kernel")
+    exports = any(directive(cell, "default_exp") is not None for cell in nb["cells"])
     for i, cell in enumerate(nb["cells"]):
         if MACHINE_PATH.search(cell["source"]): found.append(f"cell {i}: a path of one machine in the source")
         if cell["cell_type"] == "markdown" and re.search(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])", cell["source"]):
@@ -98,6 +109,8 @@ def faults(nb: dict) -> list[str]:
         if cell["cell_type"] == "code":
             found += [f"cell {i} ({cell.get('id', '')}), {fault}" for fault in directive_faults(cell)]
             found += [f"cell {i}: {fault}" for output in cell["outputs"] for fault in output_faults(cell, output)]
+            if exports and mixes_imports(cell):
+                found.append(f"cell {i} ({cell.get('id', '')}): imports, and does something else: split it")
     return found
 
 

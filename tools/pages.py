@@ -183,29 +183,44 @@ def mended_code(markdown: str) -> str:
     return re.sub(r"^```.*?^```", mended, markdown, flags=re.M | re.S)
 
 
-def mended_prose(markdown: str) -> str:
-    "Markdown without the automatic links from common words to functions that are called the same."
-    website = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]["site-url"]
-    words = "|".join(sorted(COMMON_WORDS))
-    return re.sub(rf"\[(`(?:{words})`)\]\({re.escape(website)}[^)]*\)", r"\1", markdown)
+def api_headings(nb) -> set[str]:
+    "Anchors of the functions and classes that nbdev shows on a page."
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    markdown = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+    return {slug(name) for name in re.findall(r"^### (.+)", markdown, re.M)}
+
+
+def mended_prose(markdown: str, shown: dict[str, set[str]]) -> str:
+    "Markdown whose automatic links lead to what is `shown` on a page, and none from words that are also functions."
+    site = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]["site-url"]
+
+    def mended(found):
+        code, page, anchor = found.groups()
+        if code.strip("`") in COMMON_WORDS: return code
+        there = shown.get(page, {anchor})
+        kept = next((name for name in (anchor, anchor.partition(".")[0]) if name in there), None)
+        return f"[{code}]({site}/{page}#{kept})" if kept else code
+
+    return re.sub(rf"\[(`[^`]*`)\]\({re.escape(site)}/([^)#]+)#([^)]+)\)", mended, markdown)
 
 
 def finish(folder: Path) -> None:
     "Mend the processed notebooks in `folder`: code and links as above, and links to Colab below a page's contents."
-    for path in notebooks():
-        page = folder/path.relative_to(NBS)
-        nb = nbformat.read(page, as_version=4)
+    made = {path: nbformat.read(folder/path.relative_to(NBS), as_version=4) for path in notebooks()}
+    fronts = {path: yaml.safe_load(nb.cells[0].source.strip().strip("-")) for path, nb in made.items()}
+    shown = {fronts[path]["output-file"]: api_headings(nb) for path, nb in made.items() if path.parent == NBS}
+    for path, nb in made.items():
         if on_colab(read(path)):
-            front = yaml.safe_load(nb.cells[0].source.strip().strip("-"))
-            front["other-links"] = [{"text": "Open in Colab", "href": colab_link(path), "icon": "box-arrow-up-right"}]
-            nb.cells[0].source = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
+            link = {"text": "Open in Colab", "href": colab_link(path), "icon": "box-arrow-up-right"}
+            front = yaml.safe_dump(fronts[path] | {"other-links": [link]}, sort_keys=False, allow_unicode=True)
+            nb.cells[0].source = f"---\n{front}---\n"
         for cell in nb.cells:
             cell.pop("has_sd", None)                        # nbdev's own mark, which no notebook may carry
-            if cell.cell_type == "markdown": cell.source = mended_prose(cell.source)
+            if cell.cell_type == "markdown": cell.source = mended_prose(cell.source, shown)
             for output in cell.get("outputs", []):
                 data = output.get("data", {})
                 if "text/markdown" in data: data["text/markdown"] = mended_code(data["text/markdown"])
-        nbformat.write(nb, page)                            # in lines: Quarto reads a page's head only so
+        nbformat.write(nb, folder/path.relative_to(NBS))    # in lines: Quarto reads a page's head only so
 
 
 def docs() -> bool:
@@ -303,7 +318,7 @@ def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
         for output in cell.get("outputs", []): found += [f"cell {i}: {fault}" for fault in output_faults(output)]
         if cell.cell_type == "markdown":
             found += [f"cell {i}: spelling, {word}" for word in misspelt(prose(cell.source))]
-            if mended_prose(cell.source) != cell.source:
+            if mended_prose(cell.source, {}) != cell.source:
                 found.append(f"cell {i}: a common word is a link to a function")
     head = f"{page.front.get('title', '')} {page.front.get('description', '')}"
     return found + [f"spelling in the head, {word}" for word in misspelt(head)]

@@ -9,7 +9,9 @@ names a notebook (`nbs/08_samplers.ipynb`, good for the steps after it, too) and
 - in the cell that begins `X`, after the line that begins `K`, add `L`    or add: and a ```python block
 - at the end of the cell that begins `X`, add `L`                         or add: and a ```python block
 
-After the steps come ```bash blocks, run line by line, and ```text blocks, whose lines must stand in what was printed.
+"The cell of `x`" is the cell that begins with that name or with its definition, "the line of `K`" the line that begins
+so, and "a cell with the function `y` above" the page's own. After the steps come ```bash blocks, run line by line, and
+```text blocks, whose lines must stand in what was printed.
 """
 
 import os
@@ -28,7 +30,9 @@ from notebooks import NBS, ROOT
 
 SECTION = "## Make it part of the package"
 PAGES = sorted(p.name for p in (NBS/"howto").glob("add_*.ipynb"))
-PLACE = re.compile(r"(?:after|in|at the end of) the cell that begins `([^`]+)`", re.I)
+PLACE = re.compile(r"(?:after|in|at the end of) the cell (?:that begins|of) `([^`]+)`", re.I)
+ABOVE = re.compile(r"add (?:the cell above that begins|a cell with the function) `([^`]+)`")
+LINE = re.compile(r"after the line (?:that begins|of) `([^`]+)`")
 FENCED = re.compile(r"^([ \t]*)```(\w+)\n(.*?)^[ \t]*```[ \t]*$", re.M | re.S)
 
 
@@ -73,7 +77,8 @@ class Follower:
 
     def find(self, nb, start: str) -> int:
         "Where the cell is that begins so."
-        found = [i for i, cell in enumerate(nb.cells) if body(cell).startswith(start)]
+        starts = (start, f"def {start}(", f"class {start}(") if start.isidentifier() else start
+        found = [i for i, cell in enumerate(nb.cells) if body(cell).startswith(starts)]
         return one(found, f"a cell that begins {start!r}")
 
     def edit(self, step: str, name: str) -> None:
@@ -83,7 +88,7 @@ class Follower:
         added = dedent(block[3]).rstrip("\n") if block else None
         at = self.find(nb, PLACE.search(text)[1])
         cell = nb.cells[at]
-        if above := re.search(r"add the cell above that begins `([^`]+)`", text):
+        if above := ABOVE.search(text):
             source = self.page.cells[self.find(self.page, above[1])].source
             if "`#| export`" in text: source = f"#| export\n{source}"
             nb.cells.insert(at + 1, nbformat.v4.new_code_cell(source))
@@ -94,10 +99,10 @@ class Follower:
         else:
             if added is None: added = one(re.findall(r"add `([^`]+)`", text), f"what to add in {text!r}")
             lines = cell.source.split("\n")
-            if line := re.search(r"after the line that begins `([^`]+)`", text):
+            if line := LINE.search(text):
                 found = [i for i, part in enumerate(lines) if part.lstrip().startswith(line[1])]
                 place = one(found, f"a line that begins {line[1]!r}")
-                lines.insert(place + 1, indent(added, re.match(r"\s*", lines[place])[0]))
+                lines.insert(place + 1, indent(added.strip(), re.match(r"\s*", lines[place])[0]))
             else:
                 assert "at the end of" in text.lower(), f"not a step that can be followed: {text!r}"
                 lines.append(added)
@@ -122,7 +127,7 @@ class Follower:
         section = self.section()
         steps, commands = re.split(r"^(?=```bash)", section, maxsplit=1, flags=re.M)
         name = None
-        for step in re.split(r"^\d+\. ", steps, flags=re.M)[1:]:
+        for step in re.split(r"^\d+\. ", steps, flags=re.M):
             name = next(iter(re.findall(r"`(nbs/[\w/]+\.ipynb)`", step)), name)
             if not PLACE.search(plain(step)): continue      # a step such as "open JupyterLab"
             assert name, f"no notebook is named: {step!r}"
@@ -149,7 +154,34 @@ class Follower:
 def test_a_page_can_be_followed(page, tmp_path):
     follower = Follower(page, tmp_path)
     follower.follow()
-    print(f"{page}: {', '.join(sorted(follower.touched))}")
+    assert len(follower.touched) == 1, f"more than one notebook to touch: {follower.touched}"
+
+
+@pytest.mark.timeout(900)
+def test_a_strangers_encoding_is_trained_judged_and_compared(tmp_path):
+    follower = Follower("add_encoding.ipynb", tmp_path)
+    follower.follow()
+
+    def run(line):
+        done = follower.run(line)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    judge = "--total 20 --steps 2 --guidance-scale 1 --reference digits --extractor digits --metrics fid"
+    for encoding in "dct", "bumps":
+        run(f"pixnerd-train --model encoding={encoding} --steps 2 --batch 8 --out runs/{encoding}")
+        run(f"pixnerd-evaluate --model runs/{encoding} {judge} --out judged/{encoding}")
+    compared = run("pixnerd-evaluate --compare judged/bumps/metrics.json judged/dct/metrics.json")
+    assert re.search(r"encoding\s*\|\s*bumps\s*\|\s*dct", compared)
+
+
+@pytest.mark.timeout(900)
+def test_a_strangers_preset_is_trained(tmp_path):
+    follower = Follower("add_preset.ipynb", tmp_path)
+    follower.follow()
+    name = re.search(r'"([\w/-]+)": _preset', follower.section())[1]
+    done = follower.run(f"pixnerd-train --preset {name} --steps 2 --batch 8 --out runs/mine")
+    assert done.returncode == 0, done.stderr
 
 
 def test_there_is_a_page_for_each_of_the_five_changes():

@@ -1,4 +1,4 @@
-"""Train the classifier of digits and put it into the package: `python tools/measure reader` writes pixnerd/weights/reader/."""
+"""Train the classifier of digits and put it into the package, pixnerd/weights/reader/."""
 
 import argparse
 import json

@@ -19,7 +19,7 @@ from pixnerd.records import fingerprint, provenance, source_commit, write_record
 from pixnerd.sample_folders import draw_batch
 from pixnerd.samplers import METHODS, SamplerSettings, labelled_solvers
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = ("samples", "judge_on_held_out", "fid-digits_of_held_out")                       # the same in every row
 
 
@@ -58,6 +58,3 @@ def main(arguments: list[str] | None = None) -> None:
     write_record(ROOT/"nbs"/"results"/"samplers.json",
                  {"model": "digits", "weights": fingerprint(model), "samples": options.samples, "seed": 0, "batch": 100,
                   "made_by": made_by, "rows": rows})
-
-
-if __name__ == "__main__": main()
