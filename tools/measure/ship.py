@@ -1,4 +1,4 @@
-"""Put a trained run into the package: `python tools/ship.py runs/digits digits` writes pixnerd/weights/digits/.
+"""Put a trained run into the package: `python tools/measure ship runs/digits digits` writes pixnerd/weights/digits/.
 
 The weights are the run's averaged ones in half precision. Beside them, `training.json` and `log.jsonl` say what made
 them and `metrics.json` how good some hundred of their samples are, drawn from the files as they are shipped: digits by
@@ -57,7 +57,7 @@ def command_of(config: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("tools/measure ship", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="name of the shipped model")
     parser.add_argument("--note", help="what else should be known of the run")
