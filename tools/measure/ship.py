@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Put a trained run into the package: `python tools/measure ship runs/digits digits`.
-=======
 """Put a trained run into the package: `python tools/measure ship runs/digits digits` writes pixnerd/weights/digits/.
->>>>>>> wt-f
 
 The weights are the run's averaged ones in half precision. Beside them, `training.json` and `log.jsonl` say what made
 them and `metrics.json` how good some hundred of their samples are, drawn from the files as they are shipped: digits by
