@@ -23,7 +23,7 @@ from .implementations import IMPLEMENTATIONS, paint
 from .model import PRESETS, PixNerd, PixNerdConfig, count_parameters
 from .patches import patchify
 from .records import option, pick_device, provenance, write_record
-from .reference import awake, published_decoder, published_forward
+from .reference import randomise_last_layer, published_decoder, published_forward
 from .samplers import SamplerSettings, sample
 from .training import pick_precision
 
@@ -69,7 +69,7 @@ class Variant:
         self.shared = {} if shared is None else shared
         if config not in self.shared:
             torch.manual_seed(seed)
-            with device: self.shared[config] = awake(PixNerd(config))
+            with device: self.shared[config] = randomise_last_layer(PixNerd(config))
         self.model = self.shared[config]
         if self.published:
             run, decode = partial(published_forward, self.model), partial(published_decoder, self.model.decoder)
@@ -198,8 +198,7 @@ def _task_operations(
     if task.startswith("decoder"):
         head = (f"{config.head} head", "writing weights", "painting pixels", "first and last layer")
         parts = {name: n for name, n in parts.items() if name in head}
-    low, high = _SAMPLING.guidance_interval
-    passes = {"forward": 1, "decoder": 1, "sample": steps + sum(low < i / steps < high for i in range(steps))}
+    passes = {"forward": 1, "decoder": 1, "sample": replace(_SAMPLING, steps=steps).model_evaluations}
     return sum(parts.values()) * passes.get(task, 3)
 
 # %% ../nbs/16_benchmarks.ipynb #222450e5
@@ -248,7 +247,7 @@ class BenchConfig:
     rounds:int = option(5, "turns each takes")
     steps:int = option(10, "Euler steps of task sample")
     precision:str = option("auto", "auto, fp32 or bf16")
-    device:str = option("auto", "auto, cpu or cuda")
+    device:str = option("auto", "auto, cpu, cuda or mps")
     seed:int = option(0, "of the weights and the batch")
     out:str = option("runs/bench.json", "file of the results; written after every measurement")
 

@@ -18,7 +18,7 @@ from pixnerd.benchmarks import (
 from pixnerd.checkpoints import from_official
 from pixnerd.costs import operations
 from pixnerd.model import PRESETS, PixNerd
-from pixnerd.reference import awake, published_forward
+from pixnerd.reference import randomise_last_layer, published_forward
 from pixnerd.samplers import sample
 from test_costs import TINY, TINY_TEXT
 from test_published import load, weights_of
@@ -40,7 +40,7 @@ def test_the_baseline_equals_the_reference(name):
                                      dict(noisy_pixels=True, encoding="sincos")], ids=str)
 def test_the_baseline_has_the_models_gradients(changes):
     torch.manual_seed(0)
-    model, (x, _, t, cond) = awake(PixNerd(replace(TINY, **changes))), _make_batch(TINY, 3)
+    model, (x, _, t, cond) = randomise_last_layer(PixNerd(replace(TINY, **changes))), _make_batch(TINY, 3)
     runs = (lambda: published_forward(model, x, t, cond), lambda: model(x, t, cond))
     theirs, ours = (torch.autograd.grad(run().square().mean(), model.parameters()) for run in runs)
     for a, b in zip(theirs, ours): assert (a - b).abs().max() <= 1e-5 * a.abs().max().clamp_min(.1)
@@ -48,7 +48,7 @@ def test_the_baseline_has_the_models_gradients(changes):
 
 def test_the_baseline_samples_as_we_do():
     torch.manual_seed(0)
-    model, (_, noise, _, cond) = awake(PixNerd(TINY)).eval(), _make_batch(TINY, 2)
+    model, (_, noise, _, cond) = randomise_last_layer(PixNerd(TINY)).eval(), _make_batch(TINY, 2)
     null = torch.full_like(cond, 10)
     ours = sample(model, noise, cond, null, steps=7, guidance_scale=3.5, guidance_interval=(.1, 1.))
     assert_close(_published_sample(model, noise, cond, null, steps=7), ours, atol=1e-4, rtol=1e-4)

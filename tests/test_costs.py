@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pixnerd.costs import Meter, _cost, _pieces, cost_by_part, operations, paired, roofline
 from pixnerd.model import PRESETS, PixNerd
-from pixnerd.reference import awake, published_forward
+from pixnerd.reference import randomise_last_layer, published_forward
 
 TINY = replace(PRESETS["digits"].config, width=32, heads=2, depth=2, field_width=8, patch=4, image_size=16)
 TINY_TEXT = replace(PRESETS["XXL/16-text"].config, width=32, heads=2, depth=2, hidden=40, patch=4, image_size=16,
@@ -37,7 +37,7 @@ def test_costs_need_no_numbers():
 
 def test_operations_are_those_that_pytorch_counts():
     torch.manual_seed(0)
-    model, x = awake(PixNerd(TINY)), torch.randn(1, 1, 16, 16)
+    model, x = randomise_last_layer(PixNerd(TINY)), torch.randn(1, 1, 16, 16)
     with FlopCounterMode(display=False) as count, torch.no_grad():
         published_forward(model, x, torch.rand(1), torch.tensor([3]))
     parts = operations(TINY)
@@ -48,7 +48,7 @@ def test_operations_are_those_that_pytorch_counts():
 
 
 def test_operations_of_a_text_model_are_those_that_pytorch_counts():
-    model = awake(PixNerd(TINY_TEXT, field_impl="plain")).double()
+    model = randomise_last_layer(PixNerd(TINY_TEXT, field_impl="plain")).double()
     x, text = torch.randn(1, 3, 16, 16).double(), torch.randn(1, 5, 24).double()
     with FlopCounterMode(display=False) as count, torch.no_grad(): model(x, torch.rand(1).double(), text)
     small = 2 * (256 * 32 + 32 * 32) + 2 * 16 * 64 * 8         # the time's MLP, and places once for all patches

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_gpu_script_rehearses(tmp_path):
-    command = [sys.executable, ROOT/"tools/benchmarks.py", "--device", "cuda", "--rehearse", "--out", tmp_path/"b.json"]
+    options = ["--device", "cuda", "--rehearse", "--out", tmp_path/"b.json"]
+    command = [sys.executable, ROOT/"tools/measure", "benchmarks", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-1500:]

@@ -1,8 +1,8 @@
 """Measure what notebook 16 shows, in one call: nbs/results/benchmarks-cpu.json, or benchmarks-gpu.json on a GPU.
 
-    .venv/bin/python tools/benchmarks.py                      a quiet machine, about ten minutes on two CPU cores
-    .venv/bin/python tools/benchmarks.py --device cuda        one GPU with 80 GB: XL/16 in bfloat16; the kernel's tests
-    .venv/bin/python tools/benchmarks.py --rehearse --out X   the same series on tiny models, in CPU mode: a minute
+    python tools/measure benchmarks                      a quiet machine, about ten minutes on two CPU cores
+    python tools/measure benchmarks --device cuda        one GPU with 80 GB: XL/16 in bfloat16; the kernel's tests first
+    python tools/measure benchmarks --rehearse --out X   the same series on tiny models, in CPU mode: a minute
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pixnerd.model import PRESETS
 from pixnerd.products import onednn_is_faster
 from pixnerd.records import provenance, write_record
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KERNEL_TESTS = [str(ROOT/f"tests/test_{name}.py") for name in ("lean_field", "triton_field", "implementations")]
 
 XL = dict(preset="XL/16", depth=4, field_depth=2, batches="2")
@@ -82,8 +82,9 @@ def measure_limits(device: torch.device, rehearse: bool) -> dict:
     return found | ({"roofline_shares": roofline_shares(config, limits)} if device.type == "cpu" else {})
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]):
+    parser = argparse.ArgumentParser(prog="tools/measure benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--only", default="", help="a part of the names of the series to run, or limits: what is no "
@@ -113,5 +114,3 @@ def main(arguments=None):
         write_record(out, record)
     print(out)
 
-
-if __name__ == "__main__": main()
