@@ -69,10 +69,8 @@ class Encoder:
     encode:Callable[[Tensor, tuple[int, int]], Tensor] # (B, C, H, W) in [-1, 1], (rows, cols) -> (B, rows * cols, D)
 
 # %% ../nbs/10_alignment.ipynb #35be5ba9
-def _load_dinov2(
-    source:str, # hub id or local folder
-) -> nn.Module: # raises `ValueError` without transformers, or where nothing can be loaded from `source`
-    "A frozen DINOv2."
+def _load_dinov2(source:str) -> nn.Module:
+    "A frozen DINOv2, from a hub id or a local folder."
     try: from transformers import AutoModel
     except ImportError: raise ValueError("the dinov2 encoder needs transformers: pip install 'pixnerd[text]'") from None
     try: model = AutoModel.from_pretrained(source, use_safetensors=True)
@@ -83,11 +81,8 @@ def _load_dinov2(
     return model.eval().requires_grad_(False)
 
 # %% ../nbs/10_alignment.ipynb #803dc141
-def _dinov2(
-    source:str, # hub id or local folder; "": `facebook/dinov2-base`, the published choice
-    device:torch.device|str="cpu",
-) -> Encoder:
-    "Patch features of a frozen DINOv2."
+def _dinov2(source:str, device:torch.device|str="cpu") -> Encoder:
+    "Patch features of a frozen DINOv2; without a source `facebook/dinov2-base`, the published choice."
     model = _load_dinov2(source or "facebook/dinov2-base").to(device)
     patch = model.config.patch_size
     mean = torch.tensor([.485, .456, .406], device=device).view(3, 1, 1)      # of ImageNet, as DINOv2 was trained
@@ -159,10 +154,7 @@ def load_digit_classifier() -> DigitClassifier: # in evaluation mode, frozen, on
     return classifier.eval().requires_grad_(False)
 
 # %% ../nbs/10_alignment.ipynb #eddc0c42
-def _digits(
-    source:str, # must be "": there is one
-    device:torch.device|str="cpu",
-) -> Encoder:
+def _digits(source:str, device:torch.device|str="cpu") -> Encoder:
     "The digit classifier's last feature map, resized to the model's grid."
     if source: raise ValueError(f"align 'digits' takes no source, got {source!r}")
     classifier = deepcopy(load_digit_classifier()).to(device)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EncodingLab']
 
-# %% ../nbs/13e_encoding_lab.ipynb #c37e7740
+# %% ../nbs/13e_encoding_lab.ipynb #5ff7ca52
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from .boards import Board, Chart, Row, Tiles, paint_map
 from .digits import load_digits
 from .encodings import ENCODINGS, encoding_table
-from .explorer import Explorer, Menu, Number
+from .explorer import Explorer
 from .neural_field import make_field
 from .probes import radial_power
 from .records import option
-from .show import PALETTE, Choice, Slider, tile
+from .show import PALETTE, Choice, Menu, Number, Slider, tile
 
 # %% ../nbs/13e_encoding_lab.ipynb #7efb7a46
 _TARGETS = ("rings", "edge", "stroke", "grid")
@@ -131,7 +131,8 @@ class EncodingLab(Explorer):
 
     def board(self, s, data, brief=False) -> Board:
         shown = max(i for i in data.paintings if i <= max(s.moment, 0))
-        target, fits = data.target[0, 0], data.paintings[shown]
+        target = data.target[0, 0]
+        fits = data.paintings[shown]
         labels = [s.encoding, s.against if s.against != s.encoding else f"{s.against} again"]
         most = max(float((f - target[0]).abs().max()) for f in fits)
         images = [Tiles([tile([target])], 160, f"to paint: {s.target}"),

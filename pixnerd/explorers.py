@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DenoisingExplorer', 'SamplerLab', 'ResolutionLab']
 
-# %% ../nbs/13c_explorers.ipynb #c0ac4d90
+# %% ../nbs/13c_explorers.ipynb #8d267e00
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .boards import Board, Chart, Row, Stack, Tiles, paint_map
-from .explorer import Explorer, Menu, run_controls
+from .explorer import Explorer, run_controls
 from .probes import (
     InspectedModel, RunSettings, carry_noise, noise_to_signal, radial_power, run_code, seam_profile)
 from .records import option
 from .samplers import Step, denoise, labelled_solvers, make_noise, seam_meter
-from .show import Choice, Flipbook, Slider, lay_out, tile
+from .show import Choice, Flipbook, Menu, Slider, lay_out, tile
 
 # %% ../nbs/13c_explorers.ipynb #00c6de0b
 def _sheet(
@@ -79,7 +79,7 @@ class DenoisingExplorer(Explorer):
         alt = "An image forming: its noisy state, the exact preview, and the velocity"
         return Flipbook(frames, labels, 640, alt, min(self.settings.moment // 2, len(data) - 1))
 
-# %% ../nbs/13c_explorers.ipynb #33fc4536
+# %% ../nbs/13c_explorers.ipynb #d921a194
 def _strip(steps:int, most:int=9) -> list[int]:
     "Which moments are shown small: first and last, and some between."
     return sorted({round(v) for v in np.linspace(0, steps, min(most, steps + 1))})
@@ -95,7 +95,8 @@ def _moment_table(data:Sequence[Step]) -> dict[str, list]:
 
 def _moment_board(s, data:Sequence[Step], brief:bool) -> Board:
     "One moment of a run; brief: without the small pictures."
-    now, whole = data[min(s.moment, len(data) - 1)], len(data) == s.steps + 1
+    now = data[min(s.moment, len(data) - 1)]
+    whole = len(data) == s.steps + 1
     velocity = torch.zeros_like(now.x) if now.velocity is None else now.velocity
     side = 160 if brief else 192
     table = _moment_table(data)
@@ -212,10 +213,11 @@ def _chosen_image(s:_LabSettings, found:_Comparison, name:str, against:str) -> R
 def _chosen_cell(s:_LabSettings) -> tuple[int, int]:
     return divmod(min(s.chosen, math.prod(s.shape) - 1), s.shape[1])
 
-# %% ../nbs/13c_explorers.ipynb #c9d6a28b
+# %% ../nbs/13c_explorers.ipynb #7aa48478
 def _solver_board(s:_LabSettings, found:_Comparison) -> Board:
     "Curves of distance, all images, and the chosen one large."
-    solvers, steps = labelled_solvers(random=False), _ladder(s.most)
+    solvers = labelled_solvers(random=False)
+    steps = _ladder(s.most)
     curves = {}
     for row, (name, solver) in enumerate(solvers.items()):
         evaluations = [replace(solver, steps=n).evaluations for n in steps]
@@ -273,7 +275,8 @@ class ResolutionLab(Explorer):
     def work(self, s) -> Iterator: # what is going on, then {"trained", "painted", "zoomed"}: (B, C, H, W) each
         "Sample as trained, at the chosen size, and at `zoom` times the training size, from one noise."
         cond, null = self.subject.condition(s.classes)
-        side, found = self.subject.shape[1], {}
+        side = self.subject.shape[1]
+        found = {}
         noise = make_noise(range(len(cond)), self.subject.shape, s.seed).to(cond.device)
         model = self.subject.model
         if s.off_grid != "as trained": model = model.with_config(off_grid=s.off_grid)
@@ -297,7 +300,7 @@ class ResolutionLab(Explorer):
         if s.off_grid == "as trained": return code
         return code.replace("\nnoise = ", f"\nmodel = model.with_config(off_grid={s.off_grid!r})\nnoise = ", 1)
 
-# %% ../nbs/13c_explorers.ipynb #e37dca04
+# %% ../nbs/13c_explorers.ipynb #ed7e216d
 def _window(
     x:Tensor, # (B, C, H, W)
     corner:tuple[int, int], # upper left patch, down and across
@@ -309,7 +312,8 @@ def _window(
 
 def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mapping[str, Tensor]) -> Board:
     "As trained, as asked for, the seams of both, and the window."
-    grid, side = subject.grid, subject.shape[1]
+    grid = subject.grid
+    side = subject.shape[1]
     corner = [min(place, max(0, count - 2)) for place, count in zip(divmod(s.patch, grid[1]), grid)]
     window = (0, corner[0] * grid[1] + corner[1], min(2, grid[0]), min(2, grid[1]))
     mark = dict(cells=grid, name="patch", marked=[window])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELD_VIEWS', 'FieldLens', 'TokenLens']
 
-# %% ../nbs/13d_lenses.ipynb #45a07685
+# %% ../nbs/13d_lenses.ipynb #b2678129
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .boards import Board, Chart, Row, Stack, Tiles, paint_map
-from .explorer import Explorer, Menu, run_controls
+from .explorer import Explorer, run_controls
 from .neural_field import NeuralField, split_weights
 from .patches import patchify, unpatchify
 from .probes import (
     Activations, InspectedModel, RunSettings, ablate_encoding, attention_map, mix_networks, principal_components,
     record_activations, run_code)
 from .records import option
-from .show import Slider, lay_out, tile
+from .show import Menu, Slider, lay_out, tile
 from .transformer import rotary_table
 
 # %% ../nbs/13d_lenses.ipynb #bc30979d
@@ -82,7 +82,8 @@ class FieldLens(Explorer):
     help = "click a patch, or use the arrow keys on the picture; in the view blend, click an image for the donor"
 
     def controls(self, s) -> dict:
-        images, patches = self.subject.count(s.classes), math.prod(self.subject.grid)
+        images = self.subject.count(s.classes)
+        patches = math.prod(self.subject.grid)
         ends = {"image": images, "patch": patches, "block": self.subject.model.config.field_depth,
                 "donor_image": images, "donor_patch": patches}
         return {"view": Menu(tuple(FIELD_VIEWS), s.view),
@@ -97,8 +98,10 @@ class FieldLens(Explorer):
 
     @torch.inference_mode()
     def board(self, s, data, brief=False) -> Board:
-        subject, seen = self.subject, data[min(s.moment, len(data) - 1)]
-        step, count = seen.step, len(seen.step.x)
+        subject = self.subject
+        seen = data[min(s.moment, len(data) - 1)]
+        step = seen.step
+        count = len(seen.step.x)
         if s.image >= count or s.donor_image >= count:
             raise ValueError(f"image and donor_image must be 0 to {count - 1}, got {s.image} and {s.donor_image}")
         side, cols = (160, 2) if count <= 2 else (64, 5)
@@ -118,19 +121,21 @@ class FieldLens(Explorer):
     def clicked(self, s, name, image, cell) -> dict:
         return {"donor_image": image, "donor_patch": cell} if name == "donor" else {"image": image, "patch": cell}
 
-# %% ../nbs/13d_lenses.ipynb #108fc1a5
+# %% ../nbs/13d_lenses.ipynb #37f3b7a7
 def _atoms_view(subject:InspectedModel, s, seen:Activations) -> tuple: # raises `ValueError` without coordinates
     "What each channel of the encoding does for this patch."
     encoding = subject.model.config.encoding
     own, less = ablate_encoding(subject.model.decoder, seen.patches[s.image, s.patch], seen.tokens[s.image, s.patch])
     if not len(less): raise ValueError(f"encoding {encoding!r} has no atoms to switch off")
     change = (less - own).mean(1) * (1 - seen.step.t)                            # (channels, P, P) of the preview
-    side, products = math.ceil(math.sqrt(len(change))), encoding in ("dct", "integer-dct")
+    side = math.ceil(math.sqrt(len(change)))
+    products = encoding in ("dct", "integer-dct")
     order = torch.arange(len(change))
     if products: order = order.reshape(side, side).T.flatten()
     impact = change.square().mean((1, 2)).sqrt()
     grid = F.pad(impact[order], (0, side ** 2 - len(order)), value=math.nan).reshape(side, side)
-    names, most = [f"{i}" for i in range(side)] if products else [], float(change.abs().max())
+    names = [f"{i}" for i in range(side)] if products else []
+    most = float(change.abs().max())
     heat = Tiles([paint_map(grid, symmetric=False, low=0)], 200, "how much each atom matters", across=names, down=names,
                  cells=(side, side), foot=f"dark: nothing; yellow: {impact.max():.3f}")
     foot = "in the order of the encoding's channels"
@@ -141,12 +146,15 @@ def _atoms_view(subject:InspectedModel, s, seen:Activations) -> tuple: # raises 
 
 FIELD_VIEWS["atoms"] = _atoms_view
 
-# %% ../nbs/13d_lenses.ipynb #7c8a3395
+# %% ../nbs/13d_lenses.ipynb #7a312a2d
 @torch.inference_mode()
 def _sizes_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     "One network, many sizes; above its preview, below the velocity that leads there."
-    field, patch, t = subject.model.decoder, seen.patches[s.image, s.patch], seen.step.t
-    weights, sizes = field.write(seen.tokens[s.image, s.patch][None, None]), (8, 16, 32, 64, 128)
+    field = subject.model.decoder
+    patch = seen.patches[s.image, s.patch]
+    t = seen.step.t
+    weights = field.write(seen.tokens[s.image, s.patch][None, None])
+    sizes = (8, 16, 32, 64, 128)
     previews, velocities = [], []
     for n in sizes:
         x = F.interpolate(patch[None], (n, n), mode="nearest")
@@ -186,14 +194,15 @@ def _atlas_view(subject:InspectedModel, s, seen:Activations) -> tuple:
 
 FIELD_VIEWS["atlas"] = _atlas_view
 
-# %% ../nbs/13d_lenses.ipynb #4160e3fa
+# %% ../nbs/13d_lenses.ipynb #78a8f00b
 def _blend_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     "Two patches, also of two images, with their networks mixed."
     a, b = (s.image, s.patch), (s.donor_image, s.donor_patch)
     def previews(blend): # (B, N, C, P, P)
         return seen.patches + (1 - seen.step.t) * mix_networks(subject.model.decoder, seen, a, b, blend)
     own, now = previews(0.), previews(s.blend)
-    picks, mixes = sorted({s.image, s.donor_image}), [0., .2, .4, .6, .8, 1.]
+    picks = sorted({s.image, s.donor_image})
+    mixes = [0., .2, .4, .6, .8, 1.]
     mixed = [previews(m) for m in mixes]
     strip = [tile([p[at]]) for at in (a, b) for p in mixed]
     options = dict(cells=subject.grid, name="donor", marked=[(picks.index(image), patch) for image, patch in (a, b)])
@@ -251,13 +260,15 @@ class TokenLens(Explorer):
     def clicked(self, s, name, image, cell) -> dict:
         return {"block": {"block": image}, "head": {"token": cell}}.get(name, {"image": image, "token": cell})
 
-# %% ../nbs/13d_lenses.ipynb #166fd82c
+# %% ../nbs/13d_lenses.ipynb #9d2f7e6c
 def _attention_panels(subject:InspectedModel, s:_TokenSettings, looks:Sequence[Tensor]) -> tuple[Stack, dict]:
     "Where each head of a block looks, and the mean of every block; `looks`: (heads, patches + words) for each block."
-    count, grid = math.prod(subject.grid), subject.grid
+    count = math.prod(subject.grid)
+    grid = subject.grid
     def fit(n): return dict(side=104, cols=4) if n <= 4 else dict(side=49, cols=8)
     def paint(m): return paint_map(m[:count].reshape(grid), symmetric=False, low=0)
-    chosen, means = looks[s.block], [m.mean(0) for m in looks]
+    chosen = looks[s.block]
+    means = [m.mean(0) for m in looks]
     foot = f"each on its own scale; yellow: at most {chosen[:, :count].max():.0%}"
     if chosen.shape[1] > count: foot += f"; on words: {chosen[:, count:].sum(1).mean():.0%}"
     heads = Tiles([paint(m) for m in chosen], heading=f"block {s.block}: where each head looks", name="head",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPLORERS', 'Trainer', 'TrainingMonitor', 'MonitorView', 'Dashboard']
 
-# %% ../nbs/13f_monitor.ipynb #4430864c
+# %% ../nbs/13f_monitor.ipynb #4958dbb8
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from torch import Tensor
 from .boards import Board, Chart, Note, Tiles, paint_map
 from .checkpoints import SHIPPED
 from .encoding_lab import EncodingLab
-from .explorer import Explorer, Number, View, Words
+from .explorer import Explorer, View
 from .explorers import DenoisingExplorer, ResolutionLab, SamplerLab
 from .lenses import FieldLens, TokenLens
 from .model import PixNerd
@@ -30,7 +30,7 @@ from .probes import RunSettings, inspect_model
 from .records import option
 from .run_folder import latest_checkpoint, read_log, read_run
 from .run_settings import TrainConfig
-from .show import LivePicture, Slider, live_package, tile
+from .show import LivePicture, Number, Slider, Words, live_package, tile
 from .training import train
 
 # %% ../nbs/13f_monitor.ipynb #b00e8470
@@ -102,19 +102,22 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
     "Read what a run has written; raises `FileNotFoundError` or `ValueError` where there is nothing to see yet."
     folder = Path(s.folder)
     if not (folder/"config.json").is_file(): raise FileNotFoundError(f"no run in {s.folder!r}: no config.json there")
-    config, log = read_run(folder/"config.json"), read_log(folder)
+    config = read_run(folder/"config.json")
+    log = read_log(folder)
     yield "reading the log"
     step, samples = 0, None
-    drawn, checkpoint = sorted((folder/"samples").glob("step-*.png")), latest_checkpoint(folder)
+    drawn = sorted((folder/"samples").glob("step-*.png"))
+    checkpoint = latest_checkpoint(folder)
     if drawn:
         step = int("".join(filter(str.isdecimal, drawn[-1].stem)) or 0)
         with Image.open(drawn[-1]) as image: samples = np.asarray(image.convert("RGB"))
     elif checkpoint:
         yield f"sampling from {checkpoint.name}"
-        step, samples = int(checkpoint.name.removeprefix("step-")), _sample(checkpoint, s)
+        step = int(checkpoint.name.removeprefix("step-"))
+        samples = _sample(checkpoint, s)
     yield _RunState(config, log, step, samples)
 
-# %% ../nbs/13f_monitor.ipynb #a0878687
+# %% ../nbs/13f_monitor.ipynb #f79ba225
 def _loss_by_time(log:Sequence[dict]) -> Tensor: # (bins, records) log10, late times on top; NaN where nothing is known
     "When a run errs: its loss by the time t of the noisy image."
     rows = [record.get("loss_by_time") or [] for record in log]
@@ -129,7 +132,8 @@ def _run_board(data:_RunState) -> Board:
     "Loss, loss by time, gradient norm, learning rate, samples."
     names = ("step", "loss", "lr", "grad_norm", "seconds")
     table = {name: [math.nan if r.get(name) is None else float(r[name]) for r in data.log] for name in names}
-    last, total = data.log[-1], data.config["steps"] or "?"
+    last = data.log[-1]
+    total = data.config["steps"] or "?"
     heading = f"loss: {last['loss']:.4f} at step {last['step']} of {total}"
     loss = Chart({"loss": (table["step"], table["loss"])}, heading, "step", log="y", size=(440, 206))
     by_time = _loss_by_time(data.log)

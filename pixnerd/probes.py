@@ -99,7 +99,7 @@ def _prompts(text): return [part.strip() for part in text.split(";") if part.str
 def _check_count(count):
     if not 1 <= count <= _MOST: raise ValueError(f"classes must name 1 to {_MOST} images, got {count}")
 
-# %% ../nbs/13_probes.ipynb #0165425b
+# %% ../nbs/13_probes.ipynb #e54905c5
 def inspect_model(
     model:PixNerd|InspectedModel|str|Path, # a model, one opened before, what `from_pretrained` takes, or a run's folder
     encode:Callable|None=None, # of a text model: `encode(texts)` gives (B, L, text_width)
@@ -109,7 +109,8 @@ def inspect_model(
     elif isinstance(model, InspectedModel): original, source, encode = model.model, model.source, encode or model.encode
     else:
         path = latest_checkpoint(model) or model
-        original, source = from_pretrained(path), repr(str(path))
+        original = from_pretrained(path)
+        source = repr(str(path))
     with torch.device("meta"): private = PixNerd(original.config, field_impl="plain")   # every module can be hooked
     private.load_state_dict(original.state_dict(), assign=True)
     return InspectedModel(private.eval().requires_grad_(False), source, encode)

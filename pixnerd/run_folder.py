@@ -22,10 +22,8 @@ from .run_settings import TRAINING, TrainConfig
 from .show import Picture, new_figure, plain_log_ticks
 
 # %% ../nbs/10b_run_folder.ipynb #60bf3010
-def _step_of(
-    line:str, # of a log
-) -> float: # infinite for a line that is damaged, or that an interruption cut off
-    "The step a line of the log belongs to."
+def _step_of(line:str) -> float:
+    "The step a line of the log belongs to; infinite where the line is damaged, or cut off."
     try: step = json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError): return math.inf
     return step if isinstance(step, int) else math.inf

@@ -16,13 +16,8 @@ from .model import PRESETS, PixNerd, PixNerdConfig
 from .run_settings import TrainConfig, read_changes
 
 # %% ../nbs/10c_run_model.ipynb #6a32e957
-def _fit_condition(
-    config:TrainConfig, # cond, text; preset or start_from, for what is said
-    shape:PixNerdConfig, # of the preset, or of the model to start from
-    captions:bool, # whether the data have captions, and not classes
-    null:Tensor|None, # (L, D) the empty text as the run's encoder gives it; None: it has none
-) -> PixNerdConfig: # raises `ValueError` where model, data and encoder do not fit
-    "The configuration with the form that a text encoder gives."
+def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:Tensor|None) -> PixNerdConfig:
+    "The shape with the form that a text encoder gives, or a `ValueError` where model, data and encoder do not fit."
     brings, name = "captions" if captions else "classes", config.start_from or f"preset {config.preset}"
     if config.cond == ("class" if captions else "text"):
         raise ValueError(f"cond {config.cond} cannot be had: data {config.data} has {brings}")

@@ -99,11 +99,8 @@ def _usual_preset(data:str, cond:str) -> str:
     return "scenes" if cond == "text" else "digits"
 
 # %% ../nbs/10a_run_settings.ipynb #2d7e1acb
-def _read_value(
-    text:str, # what was typed
-    kind, # the field's type: bool, int, float, str, one of them or None, or tuple[str, ...]
-): # the value; raises `ValueError` or `KeyError` where it is none of that type
-    "A configuration field's value."
+def _read_value(text:str, kind):
+    "The value of a field of that type, from what was typed; raises `ValueError` or `KeyError`."
     if kind is str: return text
     if kind is bool: return {"true": True, "false": False}[text.lower()]
     if kind == tuple[str, ...]: return tuple(filter(None, text.split(",")))
@@ -139,10 +136,8 @@ _CHOICES:dict[str, tuple[str, ...]] = { # setting -> what it may be
     "precision": ("auto", "fp32", "bf16", "fp16")}
 
 # %% ../nbs/10a_run_settings.ipynb #4d04cca5
-def _check(
-    c:TrainConfig, # filled in
-) -> None: # raises `ValueError` naming the setting, its value and what would do
-    "Refuse a run that cannot work, before anything is loaded."
+def _check(c:TrainConfig) -> None:
+    "Refuse a run that cannot work: `ValueError` naming the setting, its value and what would do."
     for f in fields(c):
         value = getattr(c, f.name)
         fits = type(value) in (int, float) if f.type is float else type(value) is f.type
@@ -164,10 +159,8 @@ def _check(
         raise ValueError("precision fp16 needs a GPU: use fp32 or bf16 on a cpu")
 
 # %% ../nbs/10a_run_settings.ipynb #7d97f8ca
-def _check_tracker(
-    name:str, # for example "tensorboard"
-) -> None: # raises `ValueError` for a tracker accelerate does not know, or that is not installed
-    "Refuse a tracker that cannot work."
+def _check_tracker(name:str) -> None:
+    "Refuse a tracker that accelerate does not know, or that is not installed."
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     if name not in LOGGER_TYPE_TO_CLASS:
         raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)}, got {name!r}")
@@ -189,12 +182,9 @@ def read_recipe(
             try: found[name] = float(value)
             except ValueError: raise ValueError(f"recipe {path}: {name} must be a number, got {value!r}") from None
     if isinstance(found.get("model"), dict):
-        found["model"] = " ".join(f"{name}={_as_typed(value)}" for name, value in found["model"].items())
+        typed = {name: ",".join(v) if isinstance(v, list) else v for name, v in found["model"].items()}
+        found["model"] = " ".join(f"{name}={v}" for name, v in typed.items())
     return found
-
-def _as_typed(value) -> str:
-    "A value as `read_changes` reads it."
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 # %% ../nbs/10a_run_settings.ipynb #f30d4943
 def _read_yaml(path:Path) -> dict:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'drawable', 'Picture', 'new_figure', 'show_grid', 'show_heatmaps', 'plain_log_ticks',
            'show_curves', 'show_bars', 'Film', 'lay_out', 'tile', 'make_film', 'colour_table', 'few_colours',
-           'encode_png', 'Flipbook', 'live_package', 'Slider', 'Choice', 'LivePicture', 'Interactive']
+           'encode_png', 'Flipbook', 'live_package', 'Slider', 'Choice', 'Menu', 'Words', 'Number', 'Span',
+           'LivePicture', 'Interactive']
 
 # %% ../nbs/00_show.ipynb #0159f11e
 import base64
@@ -260,7 +261,8 @@ def few_colours(
     most:float=6., # root mean square error, of 255, above which the picture gets colours of its own
 ) -> Image.Image: # with a palette
     "A picture reduced to few colours."
-    pixels, ours = np.asarray(image.convert("RGB")).astype(np.int32), _house_colours().astype(np.int32)
+    pixels = np.asarray(image.convert("RGB")).astype(np.int32)
+    ours = _house_colours().astype(np.int32)
     codes, which = np.unique(pixels @ [65536, 256, 1], return_inverse=True)       # the different colours, by pixel
     found = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)
     chunks = np.array_split(found, -(-len(found) // 4096))                        # all at once would take much memory
@@ -347,7 +349,47 @@ class Choice:
         w = live_package("ipywidgets")
         return w.SelectionSlider(options=list(self.values), value=self.value, disabled=not self.active, **options)
 
-# %% ../nbs/00_show.ipynb #4e7262b2
+# %% ../nbs/00_show.ipynb #1cfb83d1
+@dataclass(frozen=True)
+class Menu(Choice):
+    "One of a few words."
+    def widget(self, **options):
+        w = live_package("ipywidgets")
+        return w.Dropdown(options=list(self.values), value=self.value, disabled=not self.active, **options)
+
+# %% ../nbs/00_show.ipynb #92b185cf
+@dataclass(frozen=True)
+class Words:
+    "A line of text."
+    value:str # what stands there at first
+    offered:Sequence[str] = () # lines to pick from
+
+    def widget(self, **options):
+        kind = live_package("ipywidgets").Combobox                      # a text box with suggestions
+        return kind(value=self.value, options=list(self.offered), continuous_update=False, **options)
+
+@dataclass(frozen=True)
+class Number:
+    "Any whole number, typed."
+    value:int # what stands there at first
+
+    def widget(self, **options):
+        return live_package("ipywidgets").IntText(value=self.value, continuous_update=False, **options)
+
+# %% ../nbs/00_show.ipynb #fe2b38a4
+@dataclass(frozen=True)
+class Span:
+    "Two ends of an interval."
+    low:float # left end of the scale
+    high:float # right end of the scale
+    value:tuple[float, float] # where both stand at first
+
+    def widget(self, **options):
+        kind = live_package("ipywidgets").FloatRangeSlider
+        ends = dict(min=self.low, max=self.high)
+        return kind(value=self.value, step=.1, readout_format=".1f", **ends, **options)
+
+# %% ../nbs/00_show.ipynb #d1ac3d51
 class LivePicture:
     "Base of what is live in JupyterLab, and a still picture or a flipbook where no kernel runs."
     def still(self) -> bytes: raise NotImplementedError                 # a PNG
@@ -355,7 +397,8 @@ class LivePicture:
     def twin(self) -> Flipbook|None: return None                        # shown in place of the still
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        bundle, twin = {"text/plain": f"{type(self).__name__}()"}, self.twin()
+        bundle = {"text/plain": f"{type(self).__name__}()"}
+        twin = self.twin()
         if twin is None: bundle["image/png"] = base64.b64encode(self.still()).decode()
         else: bundle["text/html"] = twin._repr_html_()
         try: return bundle | self.widget()._repr_mimebundle_()

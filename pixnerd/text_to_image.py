@@ -21,10 +21,8 @@ from .records import data_folder, digest, fingerprint, write_whole
 from .scenes import VOCABULARY
 
 # %% ../nbs/14_text_to_image.ipynb #aab122b9
-def _check_texts(
-    texts:Sequence[str], # what somebody wants encoded
-) -> list[str]: # the same; raises `ValueError` naming the first that is no text
-    "Refuse what is no list of texts."
+def _check_texts(texts:Sequence[str]) -> list[str]:
+    "The same as a list; raises `ValueError` naming the first that is no text."
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise ValueError(f"texts must be a list of str, got {texts!r}")
     for i, text in enumerate(texts):
@@ -69,11 +67,7 @@ class WordEncoder:
         return f"unknown words: {told}{' …' if len(unknown) > 10 else ''}; this model knows {' '.join(self.number)}"
 
 # %% ../nbs/14_text_to_image.ipynb #0d3f2cc3
-def _load_language_model(
-    source:str, # hub id or local folder
-    device:torch.device|str, # where it runs
-    dtype:torch.dtype, # type of its weights
-): # tokeniser and model; raises `ValueError` without transformers, or where nothing can be loaded
+def _load_language_model(source:str, device:torch.device|str, dtype:torch.dtype) -> tuple:
     "A tokeniser and the frozen transformer that belongs to it."
     try: from transformers import AutoModel, AutoTokenizer
     except ImportError:

@@ -191,11 +191,8 @@ def learning_rate(
     return config.lr * rise * fall
 
 # %% ../nbs/11_training.ipynb #ced60f80
-def _losses(
-    state:TrainState, # model and encoder
-    batch:Batch, # what to learn from
-) -> tuple[Tensor, Tensor]: # (B,) flow-matching loss, (B,) alignment loss; zero without an encoder
-    "Both losses in the run's precision."
+def _losses(state:TrainState, batch:Batch) -> tuple[Tensor, Tensor]:
+    "(B,) flow-matching loss and (B,) alignment loss, zero without an encoder, in the run's precision."
     with torch.autocast(batch.x.device.type, state.dtype, enabled=state.dtype is not torch.float32):
         out = state.model(interpolate(batch.x, batch.noise, batch.t), batch.t, batch.cond)
         velocity, tokens = out if state.encoder else (out, None)
@@ -351,11 +348,8 @@ def load_checkpoint(
         state.step, state.seconds = saved["step"], saved["seconds"]
         return saved["log"]
 
-def _moments_by_name(
-    optimiser:dict, # of AdamW; earlier versions of this project stored it by the number of a weight
-    names:list[str], # of the weights, in order
-) -> dict: # by name
-    "The state of an optimiser as it is stored today."
+def _moments_by_name(optimiser:dict, names:list[str]) -> dict:
+    "AdamW's state by weight name; earlier versions of this project stored it by number."
     def named(i:int|str) -> str: return current_name(i) if isinstance(i, str) else names[i]
     return {"state": {named(i): values for i, values in optimiser["state"].items()},
             "param_groups": [g | {"params": list(map(named, g["params"]))} for g in optimiser["param_groups"]]}
@@ -420,18 +414,15 @@ def training_loop(
         if held: held.close()
 
 # %% ../nbs/11_training.ipynb #75eecdbc
-def _note_start(
-    state:TrainState, # at the step it starts from
-) -> None: # raises `OSError` where the folder cannot be written
+def _note_start(state:TrainState) -> None:
     "Write the settings, and note who starts or continues the run."
-    out, a, changed = Path(state.config.out), state.accelerator, changed_settings(state.config)
+    a, changed = state.accelerator, changed_settings(state.config)
     if a.is_main_process:
-        path = out/"made_by.json"
+        path = Path(state.config.out)/"made_by.json"
         starts = json.loads(path.read_text()) if state.step and path.exists() else []
-        start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch."),
-                 **provenance(a.device)}
-        starts.append(start | {"changed": changed} if changed else start)
-        write_record(out/"config.json", asdict(state.config))
+        start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch.")}
+        starts.append(start | provenance(a.device) | ({"changed": changed} if changed else {}))
+        write_record(path.with_name("config.json"), asdict(state.config))
         write_record(path, starts)
     a.wait_for_everyone()
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory and processes are measured through Linux's /proc")
+LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(),
+                           reason="memory and processes are measured through Linux's /proc")
 
 
 def python(code: str, **env) -> str:

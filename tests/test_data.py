@@ -17,16 +17,21 @@ from pixnerd.scenes import Scenes
 
 
 @pytest.mark.parametrize("name, message", [
-    ("scene", "data must be one of digits, scenes, cifar10.* a folder, hub:OWNER/NAME or stream:OWNER/NAME, got 'scene': did you mean scenes?"),
-    ("CIFAR-10", "got 'CIFAR-10': did you mean cifar10?"), ("no/such/folder", "got 'no/such/folder': there is no such folder"), ("hub:", "got 'hub:'"), ("zebra", "got 'zebra'$")])
+    ("scene",
+     "one of digits, scenes, cifar10.* a folder, hub:OWNER/NAME or stream:OWNER/NAME, got 'scene': did you mean scenes?"),
+    ("CIFAR-10", "got 'CIFAR-10': did you mean cifar10?"),
+    ("no/such/folder", "got 'no/such/folder': there is no such folder"), ("hub:", "got 'hub:'"),
+    ("zebra", "got 'zebra'$")])
 def test_unknown_names(name, message):
     for refuse in (check_data, load_data):
         with pytest.raises(ValueError, match=message.replace("?", r"\?")): refuse(name)
 
 
 def test_names_and_sizes(tmp_path):
-    assert len(load_data(str(fill(tmp_path, ["a/1.png"])), size=8)) == 1 and isinstance(load_data("scenes", "held-out", 16), Scenes)
-    with pytest.raises(ValueError, match="size must be a whole number of pixels, at least 1, got 0"): load_data("scenes", size=0)
+    assert len(load_data(str(fill(tmp_path, ["a/1.png"])), size=8)) == 1
+    assert isinstance(load_data("scenes", "held-out", 16), Scenes)
+    with pytest.raises(ValueError, match="size must be a whole number of pixels, at least 1, got 0"):
+        load_data("scenes", size=0)
     with pytest.raises(ValueError, match="size must be a multiple of 8, got 30"): load_data("digits", size=30)
 
 
@@ -35,7 +40,8 @@ def test_cifar_from_its_own_files(tmp_path, monkeypatch):
     CIFAR10 = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed").CIFAR10
     monkeypatch.setenv("PIXNERD_DATA", str(tmp_path))
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")       # nobody listens there
-    with pytest.raises(ValueError, match="cifar10 cannot be downloaded into .*put cifar-10-python.tar.gz there by hand, or set PIXNERD_DATA"): load_data("cifar10")
+    with pytest.raises(ValueError, match="cannot be downloaded into .*put cifar-10-python.tar.gz there by hand, or set"):
+        load_data("cifar10")
     (folder := tmp_path/"cifar-10-batches-py").mkdir()
     rng = np.random.default_rng(0)
     def write(name, content):
@@ -45,11 +51,13 @@ def test_cifar_from_its_own_files(tmp_path, monkeypatch):
     made = some(20)
     monkeypatch.setattr(CIFAR10, "train_list", [write("data_batch_1", made), write("data_batch_2", some(10))])
     monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", some(10))])
-    name, md5 = write("batches.meta", {"label_names": "airplane automobile bird cat deer dog frog horse ship truck".split()})
+    name, md5 = write("batches.meta",
+                      {"label_names": "airplane automobile bird cat deer dog frog horse ship truck".split()})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
     train, held = load_data("cifar10", "train", 32), load_data("cifar10", "held-out", 48)
     assert (len(train), len(held), train.names[3], train[13].label) == (30, 10, "cat", 3)
-    assert torch.equal(train[7].image, torch.from_numpy(made["data"][7].reshape(3, 32, 32))) and held[0].image.shape == (3, 48, 48)
+    assert torch.equal(train[7].image, torch.from_numpy(made["data"][7].reshape(3, 32, 32)))
+    assert held[0].image.shape == (3, 48, 48)
 
 
 @pytest.mark.parametrize("name", ["digits", "scenes"])
@@ -62,7 +70,7 @@ def test_an_incomplete_record_is_refused_by_name(field):
     with pytest.raises(ValueError, match=f"data set 'mine' is incomplete: it lacks {field}"):
         DATASETS["mine"] = DataSource(**complete | {field: None})
     assert "mine" not in DATASETS
-    with pytest.raises(ValueError, match="data set 'mine' must be a DataSource"): DATASETS["mine"] = load_digits
+    with pytest.raises(ValueError, match="data set 'mine' must be"): DATASETS["mine"] = load_digits
     with pytest.raises(ValueError, match="preset must be one of digits, scenes"):
         DataSource(**complete | {"preset": "digit"})
 
@@ -89,16 +97,20 @@ PETS = ("ant", "cat", "dog", "T-shirt")
 
 
 @pytest.mark.parametrize("wanted, names, ids", [
-    ("cat", PETS, [1]), ("CAT, 3 ,0-2", PETS, [1, 3, 0, 1, 2]), ("t-shirt,dog", PETS, [3, 2]), (["Dog", 0, "1"], PETS, [2, 0, 1]),
+    ("cat", PETS, [1]), ("CAT, 3 ,0-2", PETS, [1, 3, 0, 1, 2]), ("t-shirt,dog", PETS, [3, 2]),
+    (["Dog", 0, "1"], PETS, [2, 0, 1]),
     ("7", [str(i) for i in range(1, 13)], [6]), ("10-12", [str(i) for i in range(1, 13)], [9, 10, 11]),
-    ("7", [f"{i:02d}" for i in range(12)], [7]), ("1", ("1st", "0", "a"), [1]), ("3-3", PETS, [3]), ("2,,1,", PETS, [2, 1])])
+    ("7", [f"{i:02d}" for i in range(12)], [7]), ("1", ("1st", "0", "a"), [1]), ("3-3", PETS, [3]),
+    ("2,,1,", PETS, [2, 1])])
 def test_classes_by_name_and_number(wanted, names, ids): assert class_ids(wanted, names=names) == ids
 
 
 @pytest.mark.parametrize("wanted, says", [
     ("catt", "unknown class 'catt': did you mean cat"), ("4", "unknown class '4': must be a name or an id from 0 to 3"),
-    ("-1", "unknown class '-1'"), ("2-1", "classes must go upwards in a range, got '2-1'"), ("0-9", "unknown class '9'"),
-    ("", "classes must name at least one class"), ([], "classes must name at least one class"), ("1.0", "unknown class '1.0'")])
+    ("-1", "unknown class '-1'"), ("2-1", "classes must go upwards in a range, got '2-1'"),
+    ("0-9", "unknown class '9'"),
+    ("", "classes must name at least one class"), ([], "classes must name at least one class"),
+    ("1.0", "unknown class '1.0'")])
 def test_unknown_classes(wanted, says):
     with pytest.raises(ValueError, match=says): class_ids(wanted, names=PETS)
 
@@ -106,8 +118,10 @@ def test_unknown_classes(wanted, says):
 def test_classes_without_names():
     assert class_ids("0-3, 9", 10) == [0, 1, 2, 3, 9]
     for wanted in ("10", "cat"):
-        with pytest.raises(ValueError, match=f"unknown class '{wanted}': must be an id from 0 to 9"): class_ids(wanted, 10)
-    with pytest.raises(ValueError, match="unknown class '0': must be one of 1, 2, 3"): class_ids("0", names=("1", "2", "3"))
+        with pytest.raises(ValueError, match=f"unknown class '{wanted}': must be an id from 0 to 9"):
+            class_ids(wanted, 10)
+    with pytest.raises(ValueError, match="unknown class '0': must be one of 1, 2, 3"):
+        class_ids("0", names=("1", "2", "3"))
 
 
 def test_classes_of_imagenet():

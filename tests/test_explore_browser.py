@@ -20,9 +20,8 @@ from notebooks import read
 from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
 
 from pixnerd import PixNerd
-from pixnerd.explorer import Menu, Span
 from pixnerd.monitor import EXPLORERS, Dashboard
-from pixnerd.show import Choice, Slider
+from pixnerd.show import Choice, Menu, Slider, Span
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 

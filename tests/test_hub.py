@@ -28,15 +28,20 @@ def hub(tmp_path_factory):
     def save(path, rows, features, first=0):
         path.parent.mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(path)
-    image, classes, text = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}, datasets.ClassLabel(names=["low", "high"]), datasets.Value("string")
-    rows = [{"image": {"bytes": png(i), "path": None}, "label": int(i > 60), "caption": f"number {i}"} for i in range(120)]
+    text, classes = datasets.Value("string"), datasets.ClassLabel(names=["low", "high"])
+    image = {"bytes": datasets.Value("binary"), "path": text}
+    rows = [{"image": {"bytes": png(i), "path": None}, "label": int(i > 60), "caption": f"number {i}"}
+            for i in range(120)]
     def part(some, *columns): return [{c: row[c] for c in columns} for row in some]
-    for k, (start, end) in enumerate([(0, 37), (37, 78), (78, 120)]): save(folder/f"classes/train-{k}.parquet", part(rows[start:end], "image", "label"), {"image": datasets.Image(), "label": classes})
+    for k, (start, end) in enumerate([(0, 37), (37, 78), (78, 120)]):
+        save(folder/f"classes/train-{k}.parquet", part(rows[start:end], "image", "label"),
+             {"image": datasets.Image(), "label": classes})
     save(folder/"split/train.parquet", part(rows[:90], "image", "caption"), {"image": image, "caption": text})
     save(folder/"split/validation.parquet", part(rows[90:], "image", "caption"), {"image": image, "caption": text})
     two = [{"image": r["image"], "fine": r["label"], "coarse": 1 - r["label"]} for r in rows[:30]]
     save(folder/"two/train.parquet", two, {"image": datasets.Image(), "fine": classes, "coarse": classes})
-    save(folder/"none/train.parquet", [{"score": 1.5, "when": "now"}], {"score": datasets.Value("float32"), "when": text})
+    save(folder/"none/train.parquet", [{"score": 1.5, "when": "now"}],
+         {"score": datasets.Value("float32"), "when": text})
     yield folder
     datasets.enable_progress_bars()
     datasets.config.HF_DATASETS_CACHE = cache
@@ -45,7 +50,8 @@ def hub(tmp_path_factory):
 def same(a: Example, b: Example) -> bool: return torch.equal(a.image, b.image) and a.label == b.label
 
 
-@pytest.mark.parametrize("name, split, count, names", [("classes", "train", 114, ["low", "high"]), ("classes", "held-out", 6, ["low", "high"]),
+@pytest.mark.parametrize("name, split, count, names",
+                         [("classes", "train", 114, ["low", "high"]), ("classes", "held-out", 6, ["low", "high"]),
                                                        ("split", "train", 90, None), ("split", "held-out", 30, None)])
 def test_hub_and_stream_hold_the_same(hub, name, split, count, names):
     whole, stream = load_data(f"hub:{hub/name}", split, 16), load_data(f"stream:{hub/name}", split, 16)
@@ -58,18 +64,21 @@ def test_hub_and_stream_hold_the_same(hub, name, split, count, names):
 
 
 def test_a_folder_of_images_through_the_hub_is_the_folder(hub, tmp_path):
-    fill(tmp_path, [f"train/{c}/{i}.png" for c in "ab" for i in range(4)] + [f"test/{c}/{i}.png" for c in "ab" for i in range(2)])
+    fill(tmp_path,
+         [f"train/{c}/{i}.png" for c in "ab" for i in range(4)] + [f"test/{c}/{i}.png" for c in "ab" for i in range(2)])
     for split in ("train", "held-out"):
         found = [load_data(kind + str(tmp_path), split, 4) for kind in ("", "hub:", "stream:")]
         assert all(data.names == ["a", "b"] for data in found)
-        sets = [sorted((e.label, e.image.flatten().tolist()) for e in examples) for examples in ([found[0][i] for i in range(len(found[0]))], [found[1][i] for i in range(len(found[1]))], list(found[2]))]
+        lists = [[data[i] for i in range(len(data))] for data in found[:2]] + [list(found[2])]
+        sets = [sorted((e.label, e.image.flatten().tolist()) for e in examples) for examples in lists]
         assert sets[0] == sets[1] == sets[2]
 
 
 def flat(found): return [(e.images, list(e.labels), e.skipped) for e in found]
 
 
-def equal(a, b) -> bool: return len(a) == len(b) and all(torch.equal(x[0], y[0]) and x[1:] == y[1:] for x, y in zip(a, b))
+def equal(a, b) -> bool:
+    return len(a) == len(b) and all(torch.equal(x[0], y[0]) and x[1:] == y[1:] for x, y in zip(a, b))
 
 
 @pytest.mark.parametrize("block", [1000, 16])
@@ -78,7 +87,7 @@ def test_a_stream_keeps_the_promises_of_batches(hub, block):
         stream = Stream(f"stream:{hub/'split'}", "train", 8)
         stream.block = block
         return stream
-    whole = flat(islice(batches(fresh(), 12, seed=3), 24))                                 # more than three epochs of 90
+    whole = flat(islice(batches(fresh(), 12, seed=3), 24))  # more than three epochs of 90
     assert equal(flat(islice(batches(fresh(), 12, seed=3, workers=3), 24)), whole)
     known = fresh()
     for start in (0, 1, 5, 7, 8, 15, 23):
@@ -87,10 +96,13 @@ def test_a_stream_keeps_the_promises_of_batches(hub, block):
     parts = [flat(islice(batches(fresh(), 12, 3, 2, p, 2, 3, workers=p), 9)) for p in range(2)]
     for s in range(3):
         together = [b for p in parts for b in p[3 * s:3 * s + 3]]
-        assert torch.equal(torch.cat([b[0] for b in together]), whole[2 + s][0]) and sum((b[1] for b in together), []) == whole[2 + s][1]
+        assert torch.equal(torch.cat([b[0] for b in together]), whole[2 + s][0])
+        assert sum((b[1] for b in together), []) == whole[2 + s][1]
     labels = [label for b in whole for label in b[1]]
     expected = sorted(e.label for e in fresh())
-    if block == 1000: assert all(sorted(labels[90 * e:90 * e + 90]) != labels[90 * e:90 * e + 90] and set(labels[90 * e:90 * e + 90]) <= set(expected) for e in range(3))
+    if block == 1000:
+        assert all(sorted(labels[90 * e:90 * e + 90]) != labels[90 * e:90 * e + 90]
+                   and set(labels[90 * e:90 * e + 90]) <= set(expected) for e in range(3))
     assert labels[:90] != labels[90:180] and not equal(flat(islice(batches(fresh(), 12, seed=4), 3)), whole[:3])
     assert {p for b in whole for p, _ in b[2]} == {f"file 0, row {i}" for i in range(90) if i % 23 == 5}
 
@@ -115,9 +127,12 @@ def test_threads_of_a_stream_end_with_it(hub):
 
 def test_the_hub_says_what_is_wrong(hub, tmp_path):
     for kind in ("hub", "stream"):
-        with pytest.raises(ValueError, match=r"cannot tell which column holds classes or captions; add #COLUMN for one of: image \(picture\), fine \(class\), coarse \(class\)"): load_data(f"{kind}:{hub/'two'}")
+        columns = r"image \(picture\), fine \(class\), coarse \(class\)"
+        with pytest.raises(ValueError, match=f"cannot tell which column holds classes or captions; .* {columns}"):
+            load_data(f"{kind}:{hub/'two'}")
         assert load_data(f"{kind}:{hub/'two'}#coarse").names == ["low", "high"]
-        with pytest.raises(ValueError, match=r"no column, or more than one, may hold the pictures: score \(float32\), when \(text\)"): load_data(f"{kind}:{hub/'none'}")
+        with pytest.raises(ValueError, match=r"no column, .* may hold the pictures: score \(float32\), when \(text\)"):
+            load_data(f"{kind}:{hub/'none'}")
         with pytest.raises(ValueError, match="cannot be loaded: "): load_data(f"{kind}:{tmp_path}")
     said = python("""
 from pixnerd.data import load_data
@@ -139,4 +154,5 @@ for name in ("hub:a/b", "stream:a/b", "cifar10"):
     try: load_data(name)
     except ValueError as error: print(error)
 """).splitlines()
-    assert ["pip install datasets" in said[0], "pip install datasets" in said[1], "pip install torchvision" in said[2], len(said)] == [True, True, True, 3]
+    assert len(said) == 3 and "pip install torchvision" in said[2]
+    assert all("pip install datasets" in line for line in said[:2])

@@ -103,7 +103,8 @@ def test_a_nasty_folder_trains_and_the_run_lists_what_could_not_be_read(nasty, t
         if step.step == 5: break
     assert all(s.loss.isfinite().all() for s in train(TrainConfig(out=str(tmp_path/"run"), **settings)))
     listed = json.loads((tmp_path/"run"/"unreadable.json").read_text())
-    assert {path.removeprefix("things/") for path in listed} == set(LISTING) and all(why in listed[f"things/{path}"] for path, why in LISTING.items())
+    assert {path.removeprefix("things/") for path in listed} == set(LISTING)
+    assert all(why in listed[f"things/{path}"] for path, why in LISTING.items())
     assert read_log(tmp_path/"run")[-1]["unreadable"] == len(LISTING)
 
 
@@ -120,12 +121,16 @@ def test_each_kind_of_picture_looks_as_it_should(nasty, picture):
     def far(a, b): return (a - b).abs().float().mean().item()
     grey = torch.from_numpy(np.array(crop_square(picture.convert("L").convert("RGB"), 60))).permute(2, 0, 1).int()
     for name in ("02", "04", "06", "10", "11"): assert far(image["01"], image[name]) < 8, name
-    assert far(image["03"], grey) < 1 and far(image["05"], grey) < 1 and set(image["07"].unique().tolist()) <= set(range(256))
-    assert torch.equal(image["08"][:, :, 32:], torch.full((3, 60, 28), 255)) and torch.equal(image["08"][:, :, :26], image["01"][:, :, :26])
+    assert far(image["03"], grey) < 1 and far(image["05"], grey) < 1
+    assert set(image["07"].unique().tolist()) <= set(range(256))
+    assert torch.equal(image["08"][:, :, 32:], torch.full((3, 60, 28), 255))
+    assert torch.equal(image["08"][:, :, :26], image["01"][:, :, :26])
     assert (image["09"] == 255).all(0).any() and far(image["09"][:, :, :20], image["01"][:, :, :20]) < 8
-    assert torch.equal(image["12"], torch.tensor([10, 20, 30]).int()[:, None, None].expand(3, 60, 60)) and torch.equal(image["13"][:, 0, 0], torch.tensor([40, 50, 60]).int())
+    assert torch.equal(image["12"], torch.tensor([10, 20, 30]).int()[:, None, None].expand(3, 60, 60))
+    assert torch.equal(image["13"][:, 0, 0], torch.tensor([40, 50, 60]).int())
     assert torch.equal(image["30"], image["01"]) and torch.equal(image["31"], image["01"])
-    assert all(torch.equal(image[name], image["30"]) for name in ("20", "25", "28"))       # replaced by the next that can be read
+    assert all(torch.equal(image[name], image["30"])
+               for name in ("20", "25", "28"))       # replaced by the next that can be read
 
 
 def test_replacement_is_a_function_of_the_index_alone(nasty):
@@ -133,17 +138,19 @@ def test_replacement_is_a_function_of_the_index_alone(nasty):
     order = list(range(13, len(data)))
     random.Random(0).shuffle(order)
     by_chance = {i: data[i] for i in order}
-    assert all(torch.equal(by_chance[i].image, data[i].image) and by_chance[i].skipped == data[i].skipped for i in order)
+    assert all(torch.equal(by_chance[i].image, data[i].image) and by_chance[i].skipped == data[i].skipped
+               for i in order)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(.2, 1.5))
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]),
+       st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(.2, 1.5))
 def test_damage_anywhere_gives_a_picture_or_a_reason(kind, changes, end):
     "A file with some bytes changed, perhaps cut off: square and RGB, or refused in one line, and nothing is printed."
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(out, kind)
     data = bytearray(out.getvalue())
-    for place, value in changes: data[int(place ** 2 * (len(data) - 1))] = value           # more of them near the beginning
+    for place, value in changes: data[int(place ** 2 * (len(data) - 1))] = value  # more of them near the beginning
     data = bytes(data[:int(end * len(data))])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -174,7 +181,7 @@ def test_crop_is_adms(width, height, size, seed):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 3), st.integers(0, 30), st.integers(0, 99))
 def test_crop_by_halves_is_the_mean_of_blocks(size, halvings, wider, seed):
-    "Without Pillow: where only halving and cutting are left, each pixel is the mean of a block, up to rounding in each halving."
+    "Without Pillow: where only halving and cutting are left, a pixel is the mean of a block, up to rounding."
     block = 2 ** halvings
     pixels = np.random.default_rng(seed).integers(0, 256, (size * block, (size + wider) * block, 3), dtype=np.uint8)
     means = pixels.reshape(size, block, size + wider, block, 3).mean((1, 3))[:, wider // 2:wider // 2 + size]
@@ -182,20 +189,26 @@ def test_crop_by_halves_is_the_mean_of_blocks(size, halvings, wider, seed):
 
 
 def test_class_folders_and_what_is_held_out(tmp_path):
-    folder = fill(tmp_path, [f"{name}/{i:03d}.png" for name in ("zebra", "ant") for i in range(45)] + ["cat/deep/er/0.png"])
+    folder = fill(tmp_path,
+                  [f"{name}/{i:03d}.png" for name in ("zebra", "ant") for i in range(45)] + ["cat/deep/er/0.png"])
     (folder/"no images here").mkdir()
     train, held = Folder(folder, "train", 4), Folder(folder, "held-out", 4)
     assert train.names == held.names == ["ant", "cat", "zebra"]
-    assert [held.where(i) for i in range(len(held))] == [f"{name}/{i:03d}.png" for name in ("ant", "zebra") for i in (19, 39)]
-    assert len(train) + len(held) == 91 and not {*map(train.where, range(len(train)))} & {*map(held.where, range(len(held)))}
-    assert [train[i].label for i in (0, 43, 44)] == [0, 1, 2] and [e.label for e in map(held.__getitem__, range(4))] == [0, 0, 2, 2]
+    assert [held.where(i) for i in range(len(held))] == [f"{name}/{i:03d}.png" for name in ("ant", "zebra")
+                                                         for i in (19, 39)]
+    assert len(train) + len(held) == 91
+    assert not {*map(train.where, range(len(train)))} & {*map(held.where, range(len(held)))}
+    assert [train[i].label for i in (0, 43, 44)] == [0, 1, 2]
+    assert [e.label for e in map(held.__getitem__, range(4))] == [0, 0, 2, 2]
     Image.new("RGB", (4, 4)).save(folder/"loose.png")
-    with pytest.raises(ValueError, match=r"holds images beside its class folders \(1, for example loose.png\)"): Folder(folder)
+    with pytest.raises(ValueError, match=r"holds images beside its class folders \(1, for example loose.png\)"):
+        Folder(folder)
 
 
 @pytest.mark.parametrize("name", ["held-out", "val", "test"])
 def test_split_folders(tmp_path, name):
-    folder = fill(tmp_path, [f"train/{c}/{i}.png" for c in "abc" for i in range(3)] + [f"{name}/{c}/x.png" for c in "bc"])
+    folder = fill(tmp_path,
+                  [f"train/{c}/{i}.png" for c in "abc" for i in range(3)] + [f"{name}/{c}/x.png" for c in "bc"])
     train, held = Folder(folder, "train", 4), Folder(folder, "held-out", 4)
     assert train.names == held.names == ["a", "b", "c"] and len(train) == 9
     assert [(held.where(i), held[i].label) for i in range(2)] == [("b/x.png", 1), ("c/x.png", 2)]
@@ -221,10 +234,15 @@ def test_data_sets_can_be_sent_to_workers_that_are_not_forks(nasty):
 def test_captions(tmp_path):
     folder = fill(tmp_path, [f"{k}/{i:02d}.png" for k in "xy" for i in range(15)], caption="  the picture\n{}  ")
     train, held = Folder(folder, size=4), Folder(folder, "held-out", 4)
-    assert train.names is None and train[0].label == "the picture 00" and [held.where(i) for i in range(len(held))] == ["y/04.png"]
-    (folder/"x/00.txt").write_text(" \n"), (folder/"x/01.txt").unlink(), (folder/"x/02.txt").write_bytes(b"\xff\xfe\x00")
+    assert train.names is None and train[0].label == "the picture 00"
+    assert [held.where(i) for i in range(len(held))] == ["y/04.png"]
+    (folder/"x/00.txt").write_text(" \n")
+    (folder/"x/01.txt").unlink()
+    (folder/"x/02.txt").write_bytes(b"\xff\xfe\x00")
     found = Folder(folder, size=4)[0]
-    assert found.label == "the picture 03" and [why for _, why in found.skipped[:2]] == ["its caption is empty", "no caption beside it"] and len(found.skipped) == 3
+    assert found.label == "the picture 03"
+    assert [why for _, why in found.skipped[:2]] == ["its caption is empty", "no caption beside it"]
+    assert len(found.skipped) == 3
     for i in range(4, 15): (folder/f"x/{i:02d}.txt").unlink()
     for i in range(0, 12): (folder/f"y/{i:02d}.txt").unlink()
     with pytest.raises(ValueError, match="has captions for 6 of its 30 images"): Folder(folder)
@@ -234,9 +252,11 @@ def test_folders_with_nothing_to_learn_from_say_what_they_hold(tmp_path):
     (tmp_path/"a").mkdir()
     with pytest.raises(ValueError, match=r"holds no images: 0 files \(it is empty\)"): Folder(tmp_path)
     for name in ("a/1.pdf", "a/2.pdf", "b.csv", "README"): (tmp_path/name).touch()
-    with pytest.raises(ValueError, match=r"holds no images: 4 files \(2 × .pdf, 1 × no suffix, 1 × .csv\)"): Folder(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no images: 4 files \(2 × .pdf, 1 × no suffix, 1 × .csv\)"):
+        Folder(tmp_path)
     (tmp_path/"a/3.png").touch()
-    with pytest.raises(ValueError, match=r"holds no usable image \(1 found\): .*a/3.png: not a picture"): Folder(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no usable image \(1 found\): .*a/3.png: not a picture"):
+        Folder(tmp_path)
 
 
 @settings(max_examples=50, deadline=None)
@@ -248,11 +268,13 @@ def test_texts_are_kept_as_they_are(texts):
 
 @LINUX
 def test_a_worker_shares_the_list_of_a_million_files():
-    "Every page of Python strings is copied into a worker that looks at them; the packed list is not. Measured as memory private to a forked process."
+    "Pages of Python strings are copied into a worker that looks at them, the packed list is not: a fork's private memory."
     grown = python("""
 import gc, os
 from pixnerd.images import PackedStrings
-def private(): return sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private"))
+def private():
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private"))
 def grows(names):
     gc.collect(); gc.freeze()
     read, write = os.pipe()
@@ -270,7 +292,7 @@ del names
 print(strings, grows(packed))
 """)
     strings, packed = map(int, grown.split())
-    assert strings > 40_000 and packed < 8_000, f"KB copied into a worker by one look at a million names: {strings} as strings, {packed} packed"
+    assert strings > 40_000 and packed < 8_000, f"KB copied by a look at a million names: {strings}, packed {packed}"
 
 
 @LINUX
@@ -286,7 +308,9 @@ import os
 from pathlib import Path
 from pixnerd.images import Folder
 from pixnerd.data import batches
-def private(pid): return sum(int(line.split()[1]) for line in open(f"/proc/{{pid}}/smaps_rollup") if line.startswith("Private"))
+def private(pid):
+    with open(f"/proc/{{pid}}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private"))
 def family(): return [os.getpid(), *map(int, Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split())]
 found = batches(Folder({str(tmp_path)!r}, size=8), 50, seed=0, workers=2)
 for step, batch in zip(range(120), found):

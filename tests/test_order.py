@@ -24,18 +24,22 @@ class Numbers(Dataset):
 
     def __init__(self, count, texts=False): self.count, self.names = count, None if texts else ["all"]
     def __len__(self): return self.count
-    def __getitem__(self, i): return Example(torch.full((1, 1, 1), float(i)), str(i) if self.names is None else i, (("file", str(i)),) if i % 7 == 3 else ())
+    def __getitem__(self, i):
+        skipped = (("file", str(i)),) if i % 7 == 3 else ()
+        return Example(torch.full((1, 1, 1), float(i)), str(i) if self.names is None else i, skipped)
 
 
 def numbers(batch): return [int(label) for label in batch.labels]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(0, 50), st.integers(0, 2 ** 40), st.booleans())
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(0, 50),
+       st.integers(0, 2 ** 40), st.booleans())
 def test_a_step_learns_from_the_same_whatever_divides_it(count, processes, accumulate, each, start, seed, texts):
     data, batch, steps = Numbers(count, texts), processes * accumulate * each, 4
     whole = list(islice(batches(data, batch, seed), start + steps))[start:]
-    divided = [list(islice(batches(data, batch, seed, start, p, processes, accumulate), steps * accumulate)) for p in range(processes)]
+    divided = [list(islice(batches(data, batch, seed, start, p, processes, accumulate), steps * accumulate))
+               for p in range(processes)]
     for s in range(steps):
         parts = [b for process in divided for b in process[s * accumulate:(s + 1) * accumulate]]
         assert all(len(b.images) == each for b in parts)
@@ -68,7 +72,8 @@ def test_workers_change_nothing_and_end_with_the_batches(workers):
     got = list(islice(found, 20))
     mine = set(multiprocessing.active_children()) - before
     assert len(mine) == workers
-    for a, b in zip(got, islice(batches(Numbers(50), **how), 20)): assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.skipped == b.skipped
+    for a, b in zip(got, islice(batches(Numbers(50), **how), 20)):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.skipped == b.skipped
     found.close()
     assert not any(w.is_alive() for w in mine)
     assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers may move"
@@ -87,7 +92,8 @@ print(open(f"/proc/self/task/{{os.getpid()}}/children").read(), flush=True)
 {end}
 """
     out = tmp_path/"out"                                    # a file and not a pipe, which the workers would hold open
-    with out.open("w") as file: subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=100)
+    with out.open("w") as file:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=100)
     workers = [int(word) for word in out.read_text().splitlines()[0].split()]
     assert len(workers) == 2, out.read_text()
     def alive(pid):
@@ -99,9 +105,12 @@ print(open(f"/proc/self/task/{{os.getpid()}}/children").read(), flush=True)
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (dict(batch=0), "batch must be at least 1, got 0"), (dict(batch=10, processes=4), "batch must be a multiple of processes × accumulate = 4 × 1 = 4, got 10"),
-    (dict(process=2, processes=2), "process must be from 0 to 1, got 2"), (dict(start=-1), "start must be at least 0, got -1"),
-    (dict(accumulate=0), "accumulate must be at least 1, got 0"), (dict(workers=-1), "workers must be at least 0, got -1")])
+    (dict(batch=0), "batch must be at least 1, got 0"),
+    (dict(batch=10, processes=4), "batch must be a multiple of processes × accumulate = 4 × 1 = 4, got 10"),
+    (dict(process=2, processes=2), "process must be from 0 to 1, got 2"),
+    (dict(start=-1), "start must be at least 0, got -1"),
+    (dict(accumulate=0), "accumulate must be at least 1, got 0"),
+    (dict(workers=-1), "workers must be at least 0, got -1")])
 def test_numbers_that_do_not_fit_are_refused_at_once(wrong, message):
     with pytest.raises(ValueError, match=message): batches(Numbers(9), **(dict(batch=8, seed=0) | wrong))
     with pytest.raises(ValueError, match="count must be at least 1, got 0"): next(batches(Numbers(0), 8, 0))
