@@ -268,7 +268,7 @@ def test_texts_are_kept_as_they_are(texts):
 
 @LINUX
 def test_a_worker_shares_the_list_of_a_million_files():
-    "Pages of Python strings are copied into a worker that looks at them, the packed list is not: a fork's private memory."
+    "Python strings are copied into a worker that looks at them, the packed list is not: a fork's private memory."
     grown = python("""
 import gc, os
 from pixnerd.images import PackedStrings
