@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import shutil
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pixnerd.samplers import recommended
 from pixnerd.scene_eval import scene_prompts, score_scenes
 from pixnerd.text_to_image import encoder_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = next(p for p in Path(__file__).resolve().parents if (p/"settings.ini").is_file())
 
 
 def judge(model, count: int = 50) -> dict:
@@ -76,3 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
     write_record(folder/"metrics.json", metrics)
     print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB")
     print(json.dumps(record), json.dumps(metrics), sep="\n")
+
+
+if __name__ == "__main__": main(sys.argv[1:])
