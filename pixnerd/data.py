@@ -22,7 +22,7 @@ from .hub import Hub, Stream, read_streamed
 from .images import Folder, ImageFiles, why_unreadable
 from .model import PRESETS
 from .order import Examples, batch_spans, read_indexed
-from .records import data_folder
+from .records import data_folder, moved_to
 from .scenes import load_scenes
 from .tables import Table
 
@@ -193,3 +193,7 @@ def imagenet_names(
     except ImportError: raise ValueError("ImageNet's class names come with torchvision, which is not installed: "
                                          "pip install torchvision, or give class ids") from None
     return ResNet18_Weights.DEFAULT.meta["categories"]
+
+# %% ../nbs/09e_data.ipynb #ad542971
+__getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"],
+                       {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed", "reason": "why_unreadable"})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .digits import load_digits, shrink
+from .records import moved_to
 
 # %% ../nbs/12_evaluation.ipynb #0624b986
 @lru_cache(maxsize=1)
@@ -79,3 +80,8 @@ def evaluate_digits(
     return {"accuracy": accuracy(images, labels), "variety": spread(images, labels) / real["spread"],
             "novelty": novelty(images, train.images) / real["novelty"],
             "judge_on_held_out": real["accuracy"], "samples": len(images)}
+
+# %% ../nbs/12_evaluation.ipynb #6b044ac9
+__getattr__ = moved_to(__name__, ["metrics", "image_sources", "sample_folders", "records"],
+                       {"check_samples": "_check_folder", "read_geneval": "_read_geneval", "read_dpg": "_read_dpg",
+                        "TextPainter": "TextSampler", "Team": "Processes"})

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import DATASETS, load_data
-from .images import crop_square, is_picture, open_picture, reason, walk
+from .images import crop_square, is_picture, open_picture, walk, why_unreadable
 from .patches import to_uint8
 from .records import read_record
 
@@ -36,7 +36,7 @@ def read_file(
         if crop: image = crop_square(image, crop)
         pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
     except Exception as e:  # decoders of damaged files raise everything there is
-        raise ValueError(f"{path} is damaged, or no image: {reason(e)}") from None
+        raise ValueError(f"{path} is damaged, or no image: {why_unreadable(e)}") from None
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 # %% ../nbs/09f_image_sources.ipynb #cbb151e6
@@ -48,7 +48,7 @@ def _read_head(
         with Image.open(path) as image:
             lies = image.getexif().get(0x0112, 1) >= 5  # the orientation's number
             return image.size[::-1] if lies else image.size, image.mode not in ("L", "1")
-    except Exception as e: raise ValueError(f"{path} is damaged, or no image: {reason(e)}") from None
+    except Exception as e: raise ValueError(f"{path} is damaged, or no image: {why_unreadable(e)}") from None
 
 # %% ../nbs/09f_image_sources.ipynb #fd73bbde
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_whole', 'write_record', 'read_record', 'lock_folder', 'is_vacant', 'cpu_name', 'provenance', 'source_commit',
-           'fingerprint', 'digest', 'pick_device', 'is_first', 'data_folder', 'option']
+           'fingerprint', 'digest', 'pick_device', 'is_first', 'data_folder', 'option', 'moved_to']
 
 # %% ../nbs/00a_records.ipynb #f250650d
 import hashlib
@@ -12,8 +12,10 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -167,3 +169,20 @@ def option(
 ): # a dataclass field that a command line can be made from
     "A setting with its description."
     return field(default=default, metadata={"help": help, "free": free})
+
+# %% ../nbs/00a_records.ipynb #85c757f4
+def moved_to(
+    module:str, # `__name__` of the module that was split
+    rooms:Sequence[str], # modules of this package that hold its parts now
+    renamed:Mapping[str, str]={}, # old name -> new name, where it changed too
+) -> Callable[[str], object]: # the module's `__getattr__`
+    "Find what once stood in a module, with a `DeprecationWarning` that says where it is now."
+    def find(name:str) -> object:
+        now = renamed.get(name, name)
+        known = [] if name.startswith("__") or module == "__main__" else [import_module(f"pixnerd.{room}") for room in rooms]
+        for there in known:
+            if now in vars(there):
+                warnings.warn(f"{module}.{name} is {there.__name__}.{now} now", DeprecationWarning, stacklevel=2)
+                return vars(there)[now]
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return find

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .model import PRESETS, PixNerd, PixNerdConfig
 from .run_settings import TrainConfig, read_changes

@@ -32,7 +32,7 @@ from .flow import interpolate, sample_time, velocity_error
 from .model import PRESETS, PixNerd, PixNerdConfig
 from .order import derive_seed
 from .patches import to_signed
-from .records import is_first, lock_folder, pick_device, provenance, write_record, write_whole
+from .records import is_first, lock_folder, moved_to, pick_device, provenance, write_record, write_whole
 from .run_folder import Log, changed_settings, check_folder, latest_checkpoint, list_checkpoints
 from .run_model import make_model, pick_precision, recompute_blocks
 from .run_settings import TrainConfig
@@ -455,3 +455,7 @@ def _save_samples(state:TrainState, sheet:Tensor) -> None:
     folder.mkdir(exist_ok=True)
     picture = Image.fromarray(tile(list(images.float().cpu()), zoom=max(1, 64 // c.image_size), cols=8))
     write_whole(folder/f"step-{state.step:06d}.png", lambda path: picture.save(path, "PNG"))
+
+# %% ../nbs/11_training.ipynb #2818e7e0
+__getattr__ = moved_to(__name__, ["training", "run_settings", "run_folder", "run_model", "records"],
+                       {"draw": "noise_batch", "changes": "changed_settings"})
