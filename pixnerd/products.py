@@ -55,17 +55,24 @@ def _cache_file(about) -> Path:
     return cache/"pixnerd"/f"products-{digest(repr(about))}.json"
 
 # %% ../nbs/04a_products.ipynb #2b799413
-def _cached_gain() -> float:
-    "`_measure_gain` of this processor with this version of PyTorch: as kept in the user's cache, or measured and kept."
+def _kept_gain() -> float:
+    "`_measure_gain` of this processor with this version of PyTorch, the same for all processes; 1 where none can be kept."
     about = {"cpu": provenance(torch.device("cpu"))["cpu"], "torch": torch.__version__}
-    try: return float(read_record(_cache_file(about))["onednn_gain"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError): pass     # not there yet, damaged, or no home
+    def read(): return float(read_record(_cache_file(about))["onednn_gain"])
+    try: return read()
+    except (OSError, RuntimeError): pass                                      # not there yet, or no home
+    except (ValueError, KeyError, TypeError): _cache_file(about).unlink(missing_ok=True)     # damaged
     with ThreadPoolExecutor(1) as thread: gain = thread.submit(_measure_gain).result()
     try:
-        _cache_file(about).parent.mkdir(parents=True, exist_ok=True)
-        write_record(_cache_file(about), about | {"onednn_gain": gain})
-    except (OSError, RuntimeError): pass                                      # nowhere to keep it
-    return gain
+        path = _cache_file(about)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mine = path.with_suffix(f".{os.getpid()}")
+        write_record(mine, about | {"onednn_gain": gain})
+        try: os.link(mine, path)                                              # fails where another was first
+        except FileExistsError: pass
+        finally: mine.unlink()
+        return read()
+    except (OSError, RuntimeError): return 1.
 
 # %% ../nbs/04a_products.ipynb #9972bea4
 @cache
@@ -76,7 +83,7 @@ def onednn_is_faster(
     if told not in ("0", "1", "measure"): raise ValueError(f"PIXNERD_ONEDNN must be 0 or 1, got {told!r}")
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     if told == "0" or not both or not hasattr(torch.ops.mkldnn, "_linear_pointwise"): return False
-    return told == "1" or _cached_gain() > 1.25
+    return told == "1" or _kept_gain() > 1.25
 
 # %% ../nbs/04a_products.ipynb #bb4a83b2
 class _Product(torch.autograd.Function):
