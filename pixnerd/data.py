@@ -196,4 +196,5 @@ def imagenet_names(
 
 # %% ../nbs/09e_data.ipynb #ad542971
 __getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"],
-                       {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed", "reason": "why_unreadable"})
+                       {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed",
+                        "reason": "why_unreadable"})

@@ -56,7 +56,7 @@ def _cache_file(about) -> Path:
 
 # %% ../nbs/04a_products.ipynb #2b799413
 def _kept_gain() -> float:
-    "`_measure_gain` of this processor with this version of PyTorch, the same for all processes; 1 where none can be kept."
+    "`_measure_gain` of this processor and PyTorch, the same for all processes; 1 where it cannot be kept."
     about = {"cpu": provenance(torch.device("cpu"))["cpu"], "torch": torch.__version__}
     def read(): return float(read_record(_cache_file(about))["onednn_gain"])
     try: return read()

@@ -81,7 +81,7 @@ def is_vacant(
     "Whether a command may take a folder for its results."
     folder = Path(folder)
     if not folder.exists(): return True
-    return folder.is_dir() and all(p.name in _TRACES for p in folder.iterdir())
+    return folder.is_dir() and all(p.name in _TRACES or p.match(".*.tmp") for p in folder.iterdir())
 
 # %% ../nbs/00a_records.ipynb #1e800d69
 def cpu_name() -> str: # for example "AMD EPYC 9B14"
@@ -179,8 +179,8 @@ def moved_to(
     "Find what once stood in a module, with a `DeprecationWarning` that says where it is now."
     def find(name:str) -> object:
         now = renamed.get(name, name)
-        known = [] if name.startswith("__") or module == "__main__" else [import_module(f"pixnerd.{room}") for room in rooms]
-        for there in known:
+        asked = not name.startswith("__") and module != "__main__"
+        for there in [import_module(f"pixnerd.{room}") for room in rooms if asked]:
             if now in vars(there):
                 warnings.warn(f"{module}.{name} is {there.__name__}.{now} now", DeprecationWarning, stacklevel=2)
                 return vars(there)[now]

@@ -416,8 +416,9 @@ def training_loop(
 # %% ../nbs/11_training.ipynb #75eecdbc
 def _note_start(state:TrainState) -> None:
     "Write the settings, and note who starts or continues the run."
-    a, changed = state.accelerator, changed_settings(state.config)
+    a = state.accelerator
     if a.is_main_process:
+        changed = changed_settings(state.config)
         path = Path(state.config.out)/"made_by.json"
         starts = json.loads(path.read_text()) if state.step and path.exists() else []
         start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch.")}
