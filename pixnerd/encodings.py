@@ -113,6 +113,8 @@ def encoding_table(
     "The coordinate channels of a patch's pixels; raises `ValueError` for an unknown name or a count it cannot have."
     encoding = ENCODINGS.pick(name)
     if encoding.even and count % 2: raise ValueError(f"frequencies must be even for encoding {name!r}, got {count}")
+    if off_grid not in ("evaluate", "interpolate"):
+        raise ValueError(f"off_grid must be 'evaluate' or 'interpolate', got {off_grid!r}")
     if off_grid == "interpolate" and tuple(patch) != (base, base):
         return _interpolate_encoding(encoding_table(name, (base, base), count, base, device), base, patch)
     if encoding.trained_size: return encoding.make(patch, count, device, base)
