@@ -88,7 +88,7 @@ SHIPPED:dict[str, Path] = {path.parent.name: path.parent for path in sorted(_WEI
 
 # %% ../nbs/06_checkpoints.ipynb #187d9620
 _Renamed = namedtuple("_Renamed", "what before now")
-_RENAMED:tuple[_Renamed, ...] = (
+_RENAMED = (
     _Renamed("field",  "between",      "off_grid"),
     _Renamed("value",  "evaluated",    "evaluate"),
     _Renamed("value",  "interpolated", "interpolate"),
@@ -141,14 +141,14 @@ def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch
     return model.eval()
 
 # %% ../nbs/06_checkpoints.ipynb #2e5b30ae
-_LAYERS:dict[str, str] = { # layers with a weight and a bias
+_LAYERS = { # layers with a weight and a bias
     "patch_embedding":      "s_embedder.proj",
     "time_embedding.mlp.0": "t_embedder.mlp.0",
     "time_embedding.mlp.2": "t_embedder.mlp.2",
     "decoder.embed.linear": "x_embedder.embedder.0",
     "decoder.out.linear":   "final_layer.linear",
 }
-_TEXT_TENSORS:dict[str, str] = {
+_TEXT_TENSORS = {
     "condition.positions":        "y_pos_embedding",
     "condition.project.0.weight": "y_embedder.proj.weight",
     "condition.project.0.bias":   "y_embedder.proj.bias",
@@ -190,7 +190,7 @@ def _official_names(c:PixNerdConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 # %% ../nbs/06_checkpoints.ipynb #318cdd50
-_BUILT_IN:dict[bool, dict] = { # fields that the published code has built in: False for classes, True for text
+_BUILT_IN = { # fields that the published code has built in: False for classes, True for text
     False: dict(encoding="dct", normalise=("W1", "W2"), output_norm=True, rotary_extent=16.,
                 head="field", noisy_pixels=True, frequencies=8),
     True:  dict(encoding="separable-cosine", normalise=("W1",), output_norm=False, rotary_extent=None,

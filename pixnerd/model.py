@@ -74,11 +74,11 @@ class PixNerdConfig:
         return replace(self, **changes)
 
 # %% ../nbs/05_model.ipynb #843ff789
-_KINDS:dict = { # type of a field -> what it must be
+_KINDS = { # type of a field -> what it must be
     int: "a whole number", int|None: "a whole number", float|None: "a number greater than 0, or None",
     bool: "True or False", str: "text", tuple[str, ...]: "a list of names",
 }
-_RANGES:dict[str, tuple[int, int]] = { # whole numbers: field -> least and most
+_RANGES = { # whole numbers: field -> least and most
     "image_size":  (1, 65_536), "channels":    (1, 1024),   "patch":       (1, 4096),
     "width":       (1, 65_536), "heads":       (1, 4096),   "depth":       (0, 1024),
     "hidden":      (1, 2**20),  "num_classes": (0, 10**7),  "text_width":  (0, 65_536),
@@ -237,13 +237,13 @@ def _initialise(model:nn.Module) -> None:
 
 # %% ../nbs/05_model.ipynb #6f91d547
 def _check_inputs(c:PixNerdConfig, x:Tensor, t:Tensor, cond:Tensor) -> None:
-    "Refuse inputs that would be broadcast or misread, by shapes and types alone: it never waits for the device."
+    "Refuse inputs that would be broadcast or misread, without waiting for the device."
     if x.ndim != 4 or x.shape[1] != c.channels or not x.is_floating_point():
         raise ValueError(f"x must be float (B, {c.channels}, H, W), got {x.dtype} {tuple(x.shape)}")
     if t.shape != x.shape[:1]: raise ValueError(f"t must be ({len(x)},), one time an image, got {tuple(t.shape)}")
     if c.text_width:
         wanted = f"({len(x)}, L, {c.text_width}) encoded text"
-        fits = cond.ndim == 3 and len(cond) == len(x) and cond.shape[2] == c.text_width
+        fits = cond.ndim == 3 and cond.shape[::2] == (len(x), c.text_width)
     else:
         wanted = f"({len(x)},) int64 class ids"
         fits = cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)

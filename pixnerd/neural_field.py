@@ -39,10 +39,8 @@ class FieldBlock(nn.Module):
         self.norm = RMSNorm(width, eps=1e-6)
         self.weight_generator = nn.Linear(token_width, 2 * ratio * width ** 2)
 
-    def write(self,
-        s:Tensor, # (B, N, d) tokens
-    ) -> tuple[Tensor, Tensor]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h)
-        "The weights each token writes."
+    def write(self, s:Tensor) -> tuple[Tensor, Tensor]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h)
+        "The weights that each of the tokens (B, N, d) writes."
         return split_weights(self.weight_generator(s), self.width, self.normalise)
 
     def forward(self,
@@ -84,26 +82,20 @@ class PixelVelocity(nn.Module):
 
     def forward(self,
         h:Tensor, # (B, N, Q, width)
-        patch:tuple[int, int], # patch (height, width), Q = height·width
+        patch:tuple[int, int], # (height, width), Q = height·width
     ) -> Tensor: # (B, N, C, height, width)
         return self.linear(self.norm(h)).transpose(2, 3).unflatten(3, patch)
 
 # %% ../nbs/03_neural_field.ipynb #a1ccf66f
 class NeuralField(nn.Module):
     "The decoder: each token writes the weights of a small MLP, which paints the token's patch pixel by pixel."
-    def __init__(self,
-        embed:PixelEmbedding, # pixel and place -> h
-        blocks:Sequence[FieldBlock], # h -> h, with generated weights
-        out:PixelVelocity, # h -> velocity
-    ):
+    def __init__(self, embed:PixelEmbedding, blocks:Sequence[FieldBlock], out:PixelVelocity):
         super().__init__()
         self.embed = embed
         self.blocks = nn.ModuleList(blocks)
         self.out = out
 
-    def write(self,
-        s:Tensor, # (B, N, d) tokens
-    ) -> list[tuple[Tensor, Tensor]]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h) of every block
+    def write(self, s:Tensor) -> list[tuple[Tensor, Tensor]]: # for each block what `FieldBlock.write` gives
         "The weights of every token's network."
         return [block.write(s) for block in self.blocks]
 

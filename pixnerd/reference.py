@@ -18,9 +18,9 @@ from .transformer import Attention, Block, timestep_embedding
 
 # %% ../nbs/05a_reference.ipynb #19539e25
 def randomise_last_layer(
-    model:PixNerd, # a fresh model; changed in place
-) -> PixNerd: # the same: its output says something, and a gradient flows everywhere
-    "Fill the layer that starts at zero with random numbers."
+    model:PixNerd, # changed in place
+) -> PixNerd: # the same
+    "Make the layer that starts at zero random: the output says something, and a gradient flows everywhere."
     nn.init.normal_(HEADS[model.config.head].last_layer(model.decoder).weight, std=.1)
     return model
 

@@ -32,13 +32,11 @@ class RMSNorm(nn.RMSNorm):
 # %% ../nbs/02_transformer.ipynb #500837e8
 def timestep_embedding(
     t:Tensor, # (B,) times in [0, 1]: 0 is noise, 1 is data
-    count:int=256, # how many waves; even
-    max_period:float=10., # the slowest wave turns once in `2π * max_period`
-) -> Tensor: # (B, count) cosines, then sines
+) -> Tensor: # (B, 256) cosines, then sines
     "Describe a time by waves, slow and fast, so that a linear layer can tell times apart."
-    freqs = torch.exp(-math.log(max_period) * torch.arange(count // 2, device=t.device) / (count // 2))
-    angle = t.float()[:, None] * freqs                        # (B, count/2)
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)      # (B, count)
+    freqs = torch.exp(-math.log(10) * torch.arange(128, device=t.device) / 128)
+    angle = t.float()[:, None] * freqs                        # (B, 128)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 # %% ../nbs/02_transformer.ipynb #598bf8b7
 class TimeEmbedding(nn.Module):
@@ -47,9 +45,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self,
-        t:Tensor, # (B,) times in [0, 1]
-    ) -> Tensor: # (B, width)
+    def forward(self, t:Tensor) -> Tensor: # (B,) times -> (B, width)
         return self.mlp(timestep_embedding(t).to(self.mlp[0].weight.dtype))
 
 # %% ../nbs/02_transformer.ipynb #0b0f6832
@@ -58,7 +54,7 @@ def rotary_table(
     head_dim:int, # channels of one head; a multiple of 4
     extent:float|None=16., # places run from 0 to this on both axes; None: with the grid, axes exchanged (text weights)
     device:torch.device|str="cpu",
-) -> tuple[Tensor, Tensor]: # cosines and sines, (N, head_dim/2) each, rows first
+) -> tuple[Tensor, Tensor]: # cosines and sines, (N, head_dim/2), rows first
     "The angles by which each token's queries and keys are turned."
     if head_dim % 4: raise ValueError(f"head_dim must be a multiple of 4 for two-dimensional positions, got {head_dim}")
     rows, cols = grid
