@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import pixnerd
-from .model import PixNerd, PixNerdConfig
+from .model import PRESETS, PixNerd, PixNerdConfig
 from .records import write_record, write_whole
 
 # %% ../nbs/06_checkpoints.ipynb #bb5461b5
@@ -190,12 +190,8 @@ def _official_names(c:PixNerdConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 # %% ../nbs/06_checkpoints.ipynb #318cdd50
-_BUILT_IN = { # fields that the published code has built in: False for classes, True for text
-    False: dict(encoding="dct", normalise=("W1", "W2"), output_norm=True, rotary_extent=16.,
-                head="field", noisy_pixels=True, frequencies=8),
-    True:  dict(encoding="separable-cosine", normalise=("W1",), output_norm=False, rotary_extent=None,
-                head="field", noisy_pixels=True, frequencies=8),
-}
+_BUILT_IN = ("encoding", "normalise", "output_norm", "rotary_extent", "head", "noisy_pixels", "frequencies")
+_CLASS, _TEXT = PRESETS["L/16"].config, PRESETS["XXL/16-text"].config # of a model of each published family
 
 # %% ../nbs/06_checkpoints.ipynb #e14273c1
 def to_official(
@@ -204,7 +200,8 @@ def to_official(
     "The weights of a model under the published names; raises `ValueError` for what the published code cannot express."
     c = model.config
     hidden = 4 * c.width if c.text_width else 8 * c.width // 3
-    for name, value in {**_BUILT_IN[bool(c.text_width)], "hidden_width": hidden}.items():
+    family = _TEXT if c.text_width else _CLASS
+    for name, value in {**{name: getattr(family, name) for name in _BUILT_IN}, "hidden_width": hidden}.items():
         if getattr(c, name) != value:
             raise ValueError(f"the published code cannot express {name} {getattr(c, name)!r}: it has {value!r}")
     weights, official = model.state_dict(), {}
@@ -230,7 +227,7 @@ def config_from_official(
                         field_width=a["hidden_size_x"], field_ratio=a["nerf_mlpratio"], num_classes=a["num_classes"])
     except KeyError as e:
         raise ValueError(f"arguments of the published model lack {e}: got {', '.join(a)}") from None
-    return PixNerdConfig(**(_BUILT_IN[text] | c | overrides))
+    return (_TEXT if text else _CLASS).changed(**(c | overrides))
 
 # %% ../nbs/06_checkpoints.ipynb #1419755d
 def read_arguments(
@@ -259,7 +256,7 @@ def read_arguments(
 def from_official(
     state_dict:Mapping[str, Tensor], # the published weights of one model, without a prefix
     arguments:Mapping|None=None, # of the published constructor; None: read off the tensors' shapes
-    **overrides, # fields of the configuration that the arguments do not tell
+    **overrides, # as in `config_from_official`
 ) -> PixNerd: # in eval mode; shares memory with `state_dict`
     "Build a model from published weights; raises `ValueError` for missing, extra or misshaped tensors."
     config = config_from_official(arguments or read_arguments(state_dict), **overrides)
