@@ -13,8 +13,9 @@ import pickle
 import re
 import tempfile
 import zipfile
+from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,19 +24,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import pixnerd
-from .model import PixNerd, PixNerdConfig
-from .records import write_whole
+from .model import PRESETS, PixNerd, PixNerdConfig
+from .records import write_record, write_whole
 
 # %% ../nbs/06_checkpoints.ipynb #bb5461b5
-def _check_dtype(dtype) -> None: # raises `ValueError` for what is no floating type
+def _check_dtype(dtype) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
 
 # %% ../nbs/06_checkpoints.ipynb #e0d29d09
 def save_pretrained(
-    model:PixNerd, # the model to save
+    model:PixNerd,
     folder:str|Path, # made when missing; the two files in it are replaced
-    dtype:torch.dtype|None=None, # store the weights in this type, for example `torch.float16`; None: as they are
+    dtype:torch.dtype|None=None, # of the stored weights, for example `torch.float16`; None: as they are
     metadata:Mapping[str, str]|None=None, # a few words about where the weights come from
 ) -> Path: # the folder
     "Save a model as `config.json` and `model.safetensors`; also `model.save_pretrained(folder)`."
@@ -43,12 +44,11 @@ def save_pretrained(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().to("cpu", dtype).contiguous() for name, w in model.state_dict().items()}
-    config = json.dumps(asdict(model.config), indent=2) + "\n"
     def write_weights(path):
         save_file(weights, path, metadata={"format": "pt", **(metadata or {})})
         _sort_metadata(path)
     write_whole(folder/"model.safetensors", write_weights)
-    write_whole(folder/"config.json", lambda path: path.write_text(config))
+    write_record(folder/"config.json", asdict(model.config))
     return folder
 
 # %% ../nbs/06_checkpoints.ipynb #8a96ef59
@@ -59,33 +59,27 @@ def _sort_metadata(path:Path) -> None:
         head = json.loads(file.read(size))
         head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
         text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > size: return                     # written in another way than ours: as it was
+        if len(text) > size: return # written in another way than ours: as it was
         file.seek(8)
         file.write(text.ljust(size))
 
 # %% ../nbs/06_checkpoints.ipynb #0ca1ed32
-def _check_tensors(
-    found:Mapping[str, tuple[int, ...]], # tensor name -> shape, as the file has them
-    wanted:Mapping[str, tuple[int, ...]], # the same, as the model needs them
-    source:str, # where they come from, for the message
-) -> None: # raises `ValueError` listing the first few differences
+def _check_tensors(found:Mapping, wanted:Mapping, source:str) -> None:
+    "Two mappings of tensor names to shapes must agree; `ValueError` lists the first few differences."
     def few(names): return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     kinds = {
         "missing": [name for name in wanted if name not in found],
         "unexpected": [name for name in found if name not in wanted],
         "misshaped": [f"{name} {tuple(found[name])} instead of {tuple(shape)}" for name, shape in wanted.items()
-                      if name in found and tuple(found[name]) != tuple(shape)],
+                      if tuple(found.get(name, shape)) != tuple(shape)],
     }
     problems = [f"{len(names)} {kind} ({few(names)})" for kind, names in kinds.items() if names]
     if problems: raise ValueError(f"tensors in {source} do not fit the model: " + "; ".join(problems))
 
 # %% ../nbs/06_checkpoints.ipynb #852aa03b
-def _check_finite(
-    weights:Mapping[str, Tensor], # by name
-    source:str, # where they come from, for the message
-) -> None: # raises `ValueError` naming the first tensor that holds NaN or infinity
+def _check_finite(weights:Mapping[str, Tensor], source) -> None:
     for name, w in weights.items():
-        if w.numel() and not all(bound.isfinite() for bound in torch.aminmax(w)):
+        if w.numel() and not torch.stack(torch.aminmax(w)).isfinite().all():
             raise ValueError(f"{source} is damaged: {name} holds numbers that are not finite")
 
 # %% ../nbs/06_checkpoints.ipynb #a7a937a5
@@ -93,15 +87,8 @@ _WEIGHTS = Path(pixnerd.__file__).parent/"weights"
 SHIPPED:dict[str, Path] = {path.parent.name: path.parent for path in sorted(_WEIGHTS.glob("*/config.json"))} # by name
 
 # %% ../nbs/06_checkpoints.ipynb #187d9620
-@dataclass(frozen=True)
-class _Renamed:
-    "Something in a checkpoint that an earlier version called otherwise."
-    what:str # "field" of a configuration, "value" of a field, or "tensor": a part of its name
-    before:str
-    now:str
-
-# %% ../nbs/06_checkpoints.ipynb #84678287
-_RENAMED:tuple[_Renamed, ...] = (
+_Renamed = namedtuple("_Renamed", "what before now")
+_RENAMED = (
     _Renamed("field",  "between",      "off_grid"),
     _Renamed("value",  "evaluated",    "evaluate"),
     _Renamed("value",  "interpolated", "interpolate"),
@@ -109,25 +96,18 @@ _RENAMED:tuple[_Renamed, ...] = (
 )
 
 # %% ../nbs/06_checkpoints.ipynb #9de51c5f
-def current_name(
-    name:str, # of a tensor, in a file of this or an earlier version
-) -> str: # of the same tensor today
-    "A tensor's name, as this version has it."
-    for r in _RENAMED:
-        if r.what == "tensor": name = name.replace(r.before, r.now)
+def current_name(name:str) -> str:
+    "A tensor's name as this version has it, given the one in a file of this or an earlier version."
+    for what, before, now in _RENAMED:
+        if what == "tensor": name = name.replace(before, now)
     return name
 
 # %% ../nbs/06_checkpoints.ipynb #1976bfe4
-def _current_fields(
-    values:Mapping, # fields of a configuration, in a file of this or an earlier version
-) -> dict: # the same under today's names
-    names = {r.before: r.now for r in _RENAMED if r.what == "field"}
-    choices = {r.before: r.now for r in _RENAMED if r.what == "value"}
-    current = {}
-    for name, value in values.items():
-        if name in names and isinstance(value, str): value = choices.get(value, value) # old values are an old field's
-        current[names.get(name, name)] = value
-    return current
+def _current_fields(values:Mapping) -> dict:
+    "A configuration's fields as this version has them; values are translated in fields that were renamed."
+    names, choices = ({r.before: r.now for r in _RENAMED if r.what == what} for what in ("field", "value"))
+    return {names.get(name, name): choices.get(str(value), value) if name in names else value
+            for name, value in values.items()}
 
 # %% ../nbs/06_checkpoints.ipynb #27e6eb35
 def read_config(
@@ -144,11 +124,8 @@ def read_config(
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
 # %% ../nbs/06_checkpoints.ipynb #087fef8c
-def _load_folder(
-    folder:Path, # made by `save_pretrained`
-    dtype:torch.dtype|None=torch.float32, # type of the weights in memory; None: as in the file
-    device:torch.device|str="cpu", # where they go
-) -> PixNerd: # in eval mode; raises `FileNotFoundError` or `ValueError`
+def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch.device|str="cpu") -> PixNerd:
+    "A model that `save_pretrained` wrote, in eval mode."
     config, path = read_config(folder/"config.json"), folder/"model.safetensors"
     if not path.is_file(): raise FileNotFoundError(f"no model.safetensors in {folder}: not a checkpoint folder")
     with torch.device("meta"): model = PixNerd(config)
@@ -159,19 +136,19 @@ def _load_folder(
             _check_tensors(found, {name: w.shape for name, w in model.state_dict().items()}, str(path))
             weights = {name: file.get_tensor(there).to(dtype) for name, there in stored.items()}
     except SafetensorError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    _check_finite(weights, str(path))
+    _check_finite(weights, path)
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
 # %% ../nbs/06_checkpoints.ipynb #2e5b30ae
-_LAYERS:dict[str, str] = { # layers with a weight and a bias
+_LAYERS = { # layers with a weight and a bias
     "patch_embedding":      "s_embedder.proj",
     "time_embedding.mlp.0": "t_embedder.mlp.0",
     "time_embedding.mlp.2": "t_embedder.mlp.2",
     "decoder.embed.linear": "x_embedder.embedder.0",
     "decoder.out.linear":   "final_layer.linear",
 }
-_TEXT_TENSORS:dict[str, str] = {
+_TEXT_TENSORS = {
     "condition.positions":        "y_pos_embedding",
     "condition.project.0.weight": "y_embedder.proj.weight",
     "condition.project.0.bias":   "y_embedder.proj.bias",
@@ -179,12 +156,8 @@ _TEXT_TENSORS:dict[str, str] = {
 }
 
 # %% ../nbs/06_checkpoints.ipynb #11931c3c
-def _block_names(
-    ours:str, # prefix of one of our transformer blocks
-    theirs:str, # prefix of the published one
-    text:bool, # a text model's block: its feed-forward has other names
-    context:bool=False, # it attends to text
-) -> dict[str, tuple[str, ...]]: # our tensor -> the published tensors it consists of
+def _block_names(ours:str, theirs:str, text:bool, context:bool=False) -> dict[str, tuple[str, ...]]:
+    "Each tensor of a transformer block of ours, and the published ones it consists of; `context`: it attends to text."
     weights = {
         "norm1":                   ("norm1",),
         "attention.qkv":           ("attn.qkv_x" if context else "attn.qkv",),
@@ -201,11 +174,10 @@ def _block_names(
     return names | {f"{ours}.{a}.bias": (f"{theirs}.{weights[a][0]}.bias",) for a in ("attention.out", "modulation")}
 
 # %% ../nbs/06_checkpoints.ipynb #501ca2e6
-def _official_names(
-    c:PixNerdConfig, # the model's configuration
-) -> dict[str, tuple[str, ...]]: # our tensor -> the published tensors it consists of, stacked by rows
-    text = bool(c.text_width)
-    names = {f"{ours}.{kind}": (f"{theirs}.{kind}",) for ours, theirs in _LAYERS.items() for kind in ("weight", "bias")}
+def _official_names(c:PixNerdConfig) -> dict[str, tuple[str, ...]]:
+    "Each tensor of a model of ours, and the published ones it consists of, stacked by rows."
+    text, kinds = bool(c.text_width), ("weight", "bias")
+    names = {f"{ours}.{kind}": (f"{theirs}.{kind}",) for ours, theirs in _LAYERS.items() for kind in kinds}
     if c.output_norm: names["decoder.out.norm.weight"] = ("final_layer.norm.weight",)
     if text: names |= {ours: (theirs,) for ours, theirs in _TEXT_TENSORS.items()}
     else: names["condition.table.weight"] = ("y_embedder.embedding_table.weight",)
@@ -214,29 +186,22 @@ def _official_names(
     for i in range(c.field_depth):
         ours, theirs = f"decoder.blocks.{i}", f"blocks.{c.depth + i}"
         names[f"{ours}.norm.weight"] = (f"{theirs}.norm.weight",)
-        for kind in ("weight", "bias"):
-            names[f"{ours}.weight_generator.{kind}"] = (f"{theirs}.param_generator1.0.{kind}",)
+        names |= {f"{ours}.weight_generator.{kind}": (f"{theirs}.param_generator1.0.{kind}",) for kind in kinds}
     return names
 
 # %% ../nbs/06_checkpoints.ipynb #318cdd50
-def _fixed_fields(
-    text:bool, # of the text family
-    width:int, # token width d
-) -> dict: # field -> the value the published code has built in
-    "What the published models of a family have in common."
-    if text: return dict(encoding="separable-cosine", output_norm=False, normalise=("W1",), rotary_extent=None,
-                         hidden=4 * width, head="field", noisy_pixels=True, frequencies=8)
-    return dict(encoding="dct", output_norm=True, normalise=("W1", "W2"), rotary_extent=16.,
-                hidden=8 * width // 3, head="field", noisy_pixels=True, frequencies=8)
+_BUILT_IN = ("encoding", "normalise", "output_norm", "rotary_extent", "head", "noisy_pixels", "frequencies")
+_CLASS, _TEXT = PRESETS["L/16"].config, PRESETS["XXL/16-text"].config # of a model of each published family
 
 # %% ../nbs/06_checkpoints.ipynb #e14273c1
 def to_official(
-    model:PixNerd, # a model whose configuration the published code can express
-) -> dict[str, Tensor]: # the published names; the tensors share memory with the model's
+    model:PixNerd,
+) -> dict[str, Tensor]: # the tensors share memory with the model's
     "The weights of a model under the published names; raises `ValueError` for what the published code cannot express."
     c = model.config
-    for name, value in _fixed_fields(bool(c.text_width), c.width).items():
-        name = "hidden_width" if name == "hidden" else name
+    hidden = 4 * c.width if c.text_width else 8 * c.width // 3
+    family = _TEXT if c.text_width else _CLASS
+    for name, value in {**{name: getattr(family, name) for name in _BUILT_IN}, "hidden_width": hidden}.items():
         if getattr(c, name) != value:
             raise ValueError(f"the published code cannot express {name} {getattr(c, name)!r}: it has {value!r}")
     weights, official = model.state_dict(), {}
@@ -246,7 +211,7 @@ def to_official(
 
 # %% ../nbs/06_checkpoints.ipynb #6d8df22f
 def config_from_official(
-    arguments:Mapping, # arguments of the published constructor
+    arguments:Mapping, # of the published constructor
     **overrides, # fields the arguments do not tell, for example `image_size`
 ) -> PixNerdConfig: # raises `ValueError` where an argument is missing
     "A configuration from the arguments of the published class or text model."
@@ -256,19 +221,18 @@ def config_from_official(
                  image_size=16 * a["patch_size"])
         if text: c |= dict(depth=a["num_encoder_blocks"], field_depth=a["num_decoder_blocks"], num_classes=0,
                            field_width=a["decoder_hidden_size"], text_width=a["txt_embed_dim"],
-                           text_tokens=a["txt_max_length"], text_depth=a["num_text_blocks"],
+                           text_tokens=a["txt_max_length"], text_depth=a["num_text_blocks"], hidden=4 * c["width"],
                            text_encoder="Qwen/Qwen3-1.7B" if a["txt_embed_dim"] == 2048 else "")
         else: c |= dict(depth=a["num_cond_blocks"], field_depth=a["num_blocks"] - a["num_cond_blocks"],
                         field_width=a["hidden_size_x"], field_ratio=a["nerf_mlpratio"], num_classes=a["num_classes"])
     except KeyError as e:
         raise ValueError(f"arguments of the published model lack {e}: got {', '.join(a)}") from None
-    fixed = _fixed_fields(text, c["width"]) | ({} if text else {"hidden": None})
-    return PixNerdConfig(**(fixed | c | overrides))
+    return (_TEXT if text else _CLASS).changed(**(c | overrides))
 
 # %% ../nbs/06_checkpoints.ipynb #1419755d
 def read_arguments(
     state_dict:Mapping[str, Tensor], # the published weights of one model, without a prefix
-) -> dict[str, int]: # arguments of the published constructor; raises `ValueError` for anything else
+) -> dict[str, int]: # raises `ValueError` for anything else
     "Read the published constructor's arguments off the tensors' shapes."
     def count(pattern): return len({m[1] for name in state_dict if (m := re.match(pattern, name))})
     try:
@@ -285,72 +249,58 @@ def read_arguments(
         ratio = shape[f"blocks.{depth}.param_generator1.0.bias"][0] // (2 * field_width ** 2)
         return a | {"hidden_size_x": field_width, "nerf_mlpratio": ratio, "num_blocks": depth + field_depth,
                     "num_cond_blocks": depth, "num_classes": shape["y_embedder.embedding_table.weight"][0] - 1}
-    except (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError, AttributeError) as e:
+    except (LookupError, ValueError, ZeroDivisionError, TypeError, AttributeError) as e:
         raise ValueError(f"not the weights of a published PixNerd: {e} is missing or has another shape") from None
 
 # %% ../nbs/06_checkpoints.ipynb #17d6ed95
 def from_official(
     state_dict:Mapping[str, Tensor], # the published weights of one model, without a prefix
-    arguments:Mapping|None=None, # of the published constructor; None: read them off the tensors' shapes
-    **overrides, # fields of the configuration that the arguments do not tell
+    arguments:Mapping|None=None, # of the published constructor; None: read off the tensors' shapes
+    **overrides, # as in `config_from_official`
 ) -> PixNerd: # in eval mode; shares memory with `state_dict`
     "Build a model from published weights; raises `ValueError` for missing, extra or misshaped tensors."
     config = config_from_official(arguments or read_arguments(state_dict), **overrides)
     with torch.device("meta"): model = PixNerd(config)
-    wanted = {name: w.shape for name, w in to_official(model).items()}
-    _check_tensors({name: tuple(w.shape) for name, w in state_dict.items()}, wanted, "the published weights")
-    names = _official_names(config)
-    weights = {}
-    for ours in model.state_dict():
-        parts = [state_dict[name] for name in names[ours]]
-        weights[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    found, wanted = ({name: w.shape for name, w in tensors.items()} for tensors in (state_dict, to_official(model)))
+    _check_tensors(found, wanted, "the published weights")
+    parts = {ours: [state_dict[name] for name in theirs] for ours, theirs in _official_names(config).items()}
+    weights = {ours: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for ours, tensors in parts.items()}
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
 # %% ../nbs/06_checkpoints.ipynb #66e58316
-def _load_lightning(
-    path:Path, # a published `.ckpt` file
-    averaged:bool=True, # the averaged weights, which samples are drawn with; False: the raw ones
-    dtype:torch.dtype|None=None, # type of the weights in memory; None: as in the file, which stays mapped
-    device:torch.device|str="cpu", # where they go
-) -> PixNerd: # in eval mode; raises `ValueError` for what is no published checkpoint or wants to run code
+def _load_lightning(path:Path, averaged:bool=True, dtype:torch.dtype|None=torch.float32, device="cpu") -> PixNerd:
+    "A model from a published `.ckpt` file, in eval mode; `dtype=None` leaves the weights in the file, mapped."
     if not zipfile.is_zipfile(path): raise ValueError(f"{path} is damaged, or no checkpoint written by torch.save")
     try: saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
         refused = re.findall(r"GLOBAL ([\w.]+)", str(e)) or ["something other than plain data"]
         raise ValueError(f"{path} was refused: it wants to run code ({refused[0]}), and weights need none") from None
     except Exception as e: # a damaged file meets the loader anywhere
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"{path} is damaged: {reason}") from None
+        raise ValueError(f"{path} is damaged: {(str(e).splitlines() or [type(e).__name__])[0]}") from None
     prefix = "ema_denoiser." if averaged else "denoiser."
     tensors = saved.get("state_dict") if isinstance(saved, dict) else None
     if not isinstance(tensors, dict): tensors = {}
-    weights = {name.removeprefix(prefix): w for name, w in tensors.items()
-               if isinstance(name, str) and name.startswith(prefix)}
+    weights = {name.removeprefix(prefix): w for name, w in tensors.items() if str(name).startswith(prefix)}
     if not weights: raise ValueError(f"{path} holds no tensors named {prefix}…: not a published PixNerd checkpoint")
-    odd = [name for name, w in weights.items() if not (isinstance(w, Tensor) and w.is_floating_point())]
-    if odd: raise ValueError(f"{path} is damaged: {prefix}{odd[0]} is no tensor of floating numbers")
+    for name, w in weights.items():
+        if not (isinstance(w, Tensor) and w.is_floating_point()):
+            raise ValueError(f"{path} is damaged: {prefix}{name} is no tensor of floating numbers")
     model = from_official(weights)
-    if dtype is not None: _check_finite(weights, str(path)) # without a type they stay on the disk, unread
+    if dtype is not None: _check_finite(weights, path) # without a type they stay on the disk, unread
     return model.to(device=device, dtype=dtype)
 
 # %% ../nbs/06_checkpoints.ipynb #beec1225
-def _pick_checkpoint(
-    repository:str, # for the message
-    files:list[str], # what it holds
-) -> str: # the one `.ckpt`; raises `ValueError` listing the choices otherwise
+def _pick_checkpoint(repository:str, files:list[str]) -> str:
+    "The one `.ckpt` among a repository's files."
     found = sorted(f for f in files if f.endswith(".ckpt"))
     if len(found) == 1: return found[0]
     remedy = f"choose with filename= one of {', '.join(found)}" if found else "not a PixNerd repository"
     raise ValueError(f"{repository} holds {len(found)} checkpoints: {remedy}")
 
 # %% ../nbs/06_checkpoints.ipynb #9b45ca99
-def _download(
-    repository:str, # "owner/name" on the Hugging Face hub
-    filename:str|None=None, # which `.ckpt`, where there are several
-    revision:str|None=None, # branch, tag or commit
-    cache_dir:str|Path|None=None, # where downloads are kept; None: the hub's own cache
-) -> Path: # a folder of ours, or a `.ckpt` file; raises `FileNotFoundError` or `ValueError`
+def _download(repository:str, filename:str|None=None, revision:str|None=None, cache_dir:str|Path|None=None) -> Path:
+    "A folder of ours, or a `.ckpt` file, from the hub or its cache; `revision` is a branch, tag or commit."
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HFValidationError
     where, ours = {"revision": revision, "cache_dir": cache_dir}, ["config.json", "model.safetensors"]
@@ -373,8 +323,8 @@ def _download(
 # %% ../nbs/06_checkpoints.ipynb #657539c1
 def from_pretrained(
     source:str|Path, # a shipped model ("digits"), a folder, a published `.ckpt`, or a hub id
-    dtype:torch.dtype|None=torch.float32, # type of the weights in memory; None: as stored
-    device:torch.device|str="cpu", # where they go
+    dtype:torch.dtype|None=torch.float32, # of the weights in memory; None: as stored
+    device:torch.device|str="cpu",
     averaged:bool=True, # published files: the averaged weights; False: the raw ones
     **hub, # filename, revision, cache_dir: which file of a hub repository, and where it is kept
 ) -> PixNerd: # in eval mode; raises `FileNotFoundError` or `ValueError`
@@ -390,7 +340,7 @@ def from_pretrained(
 
 # %% ../nbs/06_checkpoints.ipynb #99939a48
 def push_to_hub(
-    model:PixNerd, # the model to publish
+    model:PixNerd,
     repository:str, # "owner/name"; made when missing; needs a login with write access
     private:bool=False, # for a new repository
     **saving, # dtype, metadata: see `save_pretrained`

@@ -20,7 +20,7 @@ from .transformer import cached_table
 
 # %% ../nbs/02a_encodings.ipynb #79701a29
 def pixel_coordinates(
-    patch:tuple[int, int], # patch (height, width) in pixels
+    patch:tuple[int, int], # (height, width) in pixels
     ends:bool=True, # True: first pixel at 0, last at 1 (published); False: pixel centres, (n + ½)/P
     device:torch.device|str="cpu",
 ) -> tuple[Tensor, Tensor]: # x and y in [0, 1], (h·w,) each, row by row
@@ -30,12 +30,8 @@ def pixel_coordinates(
     return x.flatten(), y.flatten()
 
 # %% ../nbs/02a_encodings.ipynb #051fd93a
-def _cosine_atoms(
-    x:Tensor, # (Q,) coordinates in [0, 1], across
-    y:Tensor, # (Q,) coordinates in [0, 1], down
-    freqs:Tensor, # (K,) half-turns over the patch
-) -> Tensor: # (Q, K·K) atoms: frequency across is slow, frequency down is fast
-    "Products of a cosine across and a cosine down, the fast ones quieter."
+def _cosine_atoms(x:Tensor, y:Tensor, freqs:Tensor) -> Tensor: # (Q, K·K); the frequency across is slow, down is fast
+    "Products of a cosine across and a cosine down, the fast ones quieter; Q coordinates and K frequencies, half-turns."
     across = torch.cos(math.pi * freqs * x[:, None])                      # (Q, K)
     down = torch.cos(math.pi * freqs * y[:, None])                        # (Q, K)
     quieter = 1 / (1 + torch.outer(freqs, freqs))                         # (K, K)
@@ -43,7 +39,7 @@ def _cosine_atoms(
 
 # %% ../nbs/02a_encodings.ipynb #dfca5a93
 def dct(
-    patch:tuple[int, int], # patch (height, width) in pixels
+    patch:tuple[int, int], # (height, width) in pixels
     count:int=8, # frequencies K an axis
     device:torch.device|str="cpu",
 ) -> Tensor: # (h·w, K·K) atoms
@@ -51,44 +47,32 @@ def dct(
     return _cosine_atoms(*pixel_coordinates(patch, device=device), torch.linspace(0, count, count, device=device))
 
 # %% ../nbs/02a_encodings.ipynb #de272113
-def integer_dct(
-    patch:tuple[int, int], # patch (height, width) in pixels
-    count:int=8, # frequencies K an axis
-    device:torch.device|str="cpu",
-) -> Tensor: # (h·w, K·K) atoms
+def integer_dct(patch:tuple[int, int], count:int=8, device:torch.device|str="cpu") -> Tensor: # (h·w, K·K) atoms
     "A true DCT-II: whole frequencies 0 to K-1 at pixel centres."
     x, y = pixel_coordinates(patch, ends=False, device=device)
     return _cosine_atoms(x, y, torch.arange(count, device=device).float())
 
 # %% ../nbs/02a_encodings.ipynb #0d404c8f
-def sincos(
-    patch:tuple[int, int], # patch (height, width) in pixels
-    count:int=8, # K: makes K·K channels; even
-    device:torch.device|str="cpu",
-) -> Tensor: # (h·w, K·K) channels: cos x, sin x, cos y, sin y
-    "Sines and cosines of each coordinate alone, over the band that `dct` covers."
+def sincos(patch:tuple[int, int], count:int=8, device:torch.device|str="cpu") -> Tensor: # (h·w, K·K); K even
+    "Sines and cosines of each coordinate alone, over the band that `dct` covers: cos x, sin x, cos y, sin y."
     freqs = torch.linspace(0, count, count ** 2 // 4, device=device)
     angle_x, angle_y = (math.pi * freqs * z[:, None] for z in pixel_coordinates(patch, device=device))
     return torch.cat([angle_x.cos(), angle_x.sin(), angle_y.cos(), angle_y.sin()], dim=1)
 
 # %% ../nbs/02a_encodings.ipynb #1491a2c7
 def separable_cosine(
-    patch:tuple[int, int], # patch (height, width) in pixels
-    count:int=8, # K: makes K·K channels; even
+    patch:tuple[int, int], # (height, width) in pixels
+    count:int=8, # K, even
     device:torch.device|str="cpu",
     trained:int=16, # patch side of training: coordinates run from 0 to this, whatever the patch's size
-) -> Tensor: # (h·w, K·K) channels: cos x, cos y in turn
-    "The published text encoding: cosines of each coordinate alone, x and y in turn, of geometric frequencies."
+) -> Tensor: # (h·w, K·K): cos x, cos y in turn
+    "The published text encoding: cosines of each coordinate alone, of geometric frequencies."
     freqs = 10000. ** (-2 * torch.arange(count ** 2 // 2, device=device) / count ** 2)
     x, y = (trained * z[:, None] * freqs for z in pixel_coordinates(patch, device=device))
     return torch.stack([x, y], dim=-1).flatten(1).cos()
 
 # %% ../nbs/02a_encodings.ipynb #0eefed9b
-def no_encoding(
-    patch:tuple[int, int], # patch (height, width) in pixels
-    count:int=8, # not used
-    device:torch.device|str="cpu",
-) -> Tensor: # (h·w, 0)
+def no_encoding(patch:tuple[int, int], count:int=8, device:torch.device|str="cpu") -> Tensor: # (h·w, 0)
     "No coordinates at all: the field sees the noisy pixel only, and cannot tell one place from another."
     return torch.empty(patch[0] * patch[1], 0, device=device)
 
@@ -110,12 +94,8 @@ ENCODINGS:Table = Table("encoding", Encoding, {
 })
 
 # %% ../nbs/02a_encodings.ipynb #c69dca1c
-def _interpolate_encoding(
-    table:Tensor, # (base², channels) at the trained pixels
-    base:int, # trained patch side
-    patch:tuple[int, int], # the patch (height, width) to paint, in pixels
-) -> Tensor: # (h·w, channels)
-    "An encoding between the pixels where a model knows it (bicubic; corners stay corners)."
+def _interpolate_encoding(table:Tensor, base:int, patch:tuple[int, int]) -> Tensor: # (h·w, channels)
+    "An encoding (base², channels) between the pixels where a model knows it: bicubic, corners stay corners."
     if not table.shape[1]: return table.new_empty(patch[0] * patch[1], 0)
     channels = table.T.reshape(1, -1, base, base)
     return F.interpolate(channels, tuple(patch), mode="bicubic", align_corners=True)[0].flatten(1).T.contiguous()
@@ -124,15 +104,17 @@ def _interpolate_encoding(
 @cached_table
 def encoding_table(
     name:str, # a name in `ENCODINGS`
-    patch:tuple[int, int], # the patch (height, width) to paint, in pixels
+    patch:tuple[int, int], # (height, width) to paint, in pixels
     count:int=8, # frequencies K an axis
-    base:int=16, # patch side the model was trained with
+    base:int=16, # patch side of training
     device:torch.device|str="cpu",
     off_grid:str="evaluate", # off the trained pixels the encoding is "evaluate" (published) or "interpolate"
 ) -> Tensor: # (h·w, channels); shared between callers: do not write to it
     "The coordinate channels of a patch's pixels; raises `ValueError` for an unknown name or a count it cannot have."
     encoding = ENCODINGS.pick(name)
     if encoding.even and count % 2: raise ValueError(f"frequencies must be even for encoding {name!r}, got {count}")
+    if off_grid not in ("evaluate", "interpolate"):
+        raise ValueError(f"off_grid must be 'evaluate' or 'interpolate', got {off_grid!r}")
     if off_grid == "interpolate" and tuple(patch) != (base, base):
         return _interpolate_encoding(encoding_table(name, (base, base), count, base, device), base, patch)
     if encoding.trained_size: return encoding.make(patch, count, device, base)

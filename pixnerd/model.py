@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from .transformer import Block, RMSNorm, TimeEmbedding, rotary_table
 class PixNerdConfig:
     "Everything that decides a model's shape; saved beside every checkpoint."
     image_size:int = 256            # side of the training images in pixels
-    channels:int = 3                # image channels
+    channels:int = 3
     patch:int = 16                  # patch side in pixels; must divide image_size
     width:int = 1024                # token width d
     heads:int = 16                  # attention heads
@@ -62,10 +63,8 @@ class PixNerdConfig:
     @property
     def hidden_width(self) -> int: return self.hidden or 8 * self.width // 3
 
-    def changed(self,
-        **changes, # field -> value
-    ): # a `PixNerdConfig`; raises `ValueError` for an unknown field, naming the nearest, and for what cannot work
-        "The configuration with some fields changed."
+    def changed(self, **changes): # a `PixNerdConfig`
+        "The configuration with some fields changed; raises `ValueError` for an unknown one and for what cannot work."
         names = [f.name for f in fields(self)]
         for name in changes:
             if name in names: continue
@@ -75,7 +74,11 @@ class PixNerdConfig:
         return replace(self, **changes)
 
 # %% ../nbs/05_model.ipynb #843ff789
-_WHOLE:dict[str, tuple[int, int]] = { # whole numbers: field -> least and most
+_KINDS = { # type of a field -> what it must be
+    int: "a whole number", int|None: "a whole number", float|None: "a number greater than 0, or None",
+    bool: "True or False", str: "text", tuple[str, ...]: "a list of names",
+}
+_RANGES = { # whole numbers: field -> least and most
     "image_size":  (1, 65_536), "channels":    (1, 1024),   "patch":       (1, 4096),
     "width":       (1, 65_536), "heads":       (1, 4096),   "depth":       (0, 1024),
     "hidden":      (1, 2**20),  "num_classes": (0, 10**7),  "text_width":  (0, 65_536),
@@ -84,56 +87,56 @@ _WHOLE:dict[str, tuple[int, int]] = { # whole numbers: field -> least and most
 }
 
 # %% ../nbs/05_model.ipynb #ad68de00
-def _check_types(c:PixNerdConfig) -> None: # raises `ValueError` naming the field, its value and what would do
+def _fits(value, kind) -> bool:
+    "Whether a value is of a field's type: exactly, since True and 8.0 are no whole numbers."
+    if kind == float|None: return value is None or type(value) in (int, float) and 0 < value < math.inf
+    if kind == tuple[str, ...]: return type(value) is tuple and all(type(entry) is str for entry in value)
+    return type(value) in (get_args(kind) or [kind])
+
+# %% ../nbs/05_model.ipynb #a4a0acd2
+def _check_types(c:PixNerdConfig) -> None:
     for f in fields(c):
         value = getattr(c, f.name)
-        if value is None and f.default is None: continue
-        if f.name in _WHOLE:
-            least, most = _WHOLE[f.name]
-            if type(value) is not int: raise ValueError(f"{f.name} must be a whole number, got {value!r}")
-            if value < least: raise ValueError(f"{f.name} must be at least {least}, got {value}")
-            if value > most: raise ValueError(f"{f.name} must be at most {most}, got {value}")
-        elif f.name == "rotary_extent":
-            if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
-                raise ValueError(f"{f.name} must be a number greater than 0, or None, got {value!r}")
-        elif f.type is bool:
-            if type(value) is not bool: raise ValueError(f"{f.name} must be True or False, got {value!r}")
-        elif f.type is str:
-            if type(value) is not str: raise ValueError(f"{f.name} must be text, got {value!r}")
-        elif type(value) is not tuple or any(type(entry) is not str for entry in value):
-            raise ValueError(f"{f.name} must be a list of names, got {value!r}")
+        if not _fits(value, f.type): raise ValueError(f"{f.name} must be {_KINDS[f.type]}, got {value!r}")
+        if value is None or f.name not in _RANGES: continue
+        least, most = _RANGES[f.name]
+        if value < least: raise ValueError(f"{f.name} must be at least {least}, got {value}")
+        if value > most: raise ValueError(f"{f.name} must be at most {most}, got {value}")
 
 # %% ../nbs/05_model.ipynb #505b5b79
-def _check_choices(c:PixNerdConfig) -> None: # raises `ValueError` naming the field, its value and what would do
-    if c.image_size % c.patch: raise ValueError(f"patch must divide image_size {c.image_size}, got {c.patch}")
-    if c.width % c.heads or c.width // c.heads % 4:
-        raise ValueError(f"heads must divide width {c.width} into heads of a multiple of 4 channels, got {c.heads}")
+def _check_choices(c:PixNerdConfig) -> None:
     ENCODINGS.pick(c.encoding)
     HEADS.pick(c.head).check(c)
-    if c.off_grid not in ("evaluate", "interpolate"):
-        raise ValueError(f"off_grid must be 'evaluate' or 'interpolate', got {c.off_grid!r}")
-    if set(c.normalise) - {"W1", "W2"}: raise ValueError(f"normalise may hold 'W1' and 'W2', got {c.normalise}")
-    if bool(c.num_classes) == bool(c.text_width):
-        raise ValueError(f"either num_classes or text_width must be set, got {c.num_classes} and {c.text_width}")
-    if c.text_width and not c.text_tokens: raise ValueError("text_tokens must be at least 1 for a text model, got 0")
-    if c.class_names and len(c.class_names) != c.num_classes:
-        raise ValueError(f"class_names must name each of {c.num_classes} classes, or none, got {len(c.class_names)}")
-    if not all(c.class_names): raise ValueError("class_names must not be empty")
-    twice = [name for name in c.class_names if c.class_names.count(name) > 1]
-    if twice: raise ValueError(f"class_names must differ, got {twice[0]!r} twice")
+    twice = next((name for name in c.class_names if c.class_names.count(name) > 1), None)
+    for wrong, message in [
+        (c.image_size % c.patch, f"patch must divide image_size {c.image_size}, got {c.patch}"),
+        (c.width % (4 * c.heads),
+         f"heads must divide width {c.width} into heads of a multiple of 4 channels, got {c.heads}"),
+        (c.off_grid not in ("evaluate", "interpolate"),
+         f"off_grid must be 'evaluate' or 'interpolate', got {c.off_grid!r}"),
+        (set(c.normalise) - {"W1", "W2"}, f"normalise may hold 'W1' and 'W2', got {c.normalise}"),
+        (bool(c.num_classes) == bool(c.text_width),
+         f"either num_classes or text_width must be set, got {c.num_classes} and {c.text_width}"),
+        (c.text_width and not c.text_tokens, "text_tokens must be at least 1 for a text model, got 0"),
+        (len(c.class_names) not in (0, c.num_classes),
+         f"class_names must name each of {c.num_classes} classes, or none, got {len(c.class_names)}"),
+        ("" in c.class_names, "class_names must not be empty"),
+        (twice, f"class_names must differ, got {twice!r} twice"),
+    ]:
+        if wrong: raise ValueError(message)
 
 # %% ../nbs/05_model.ipynb #3d824098
-def _check_memory(c:PixNerdConfig) -> None: # raises `ValueError` for more than any machine holds
-    d, block = c.width, 10 * c.width ** 2 + 3 * c.width * c.hidden_width
-    weights = (c.depth + c.text_depth) * block + d * (c.num_classes + c.text_width + c.text_tokens)
-    weights += 2 * d * c.channels * c.patch ** 2 + c.field_depth * d * 2 * c.field_ratio * c.field_width ** 2
-    if weights > 2 ** 37:
-        raise ValueError(f"a model of about {weights:.1e} weights is larger than this code can build: choose a smaller "
-                         f"width ({d}), depth ({c.depth}) or field_width ({c.field_width})")
+def _check_memory(c:PixNerdConfig) -> None:
+    block = 10 * c.width ** 2 + 3 * c.width * c.hidden_width
+    written = 2 * c.field_depth * c.field_ratio * c.field_width ** 2
+    vectors = c.num_classes + c.text_width + c.text_tokens + 2 * c.channels * c.patch ** 2 + written
+    weights = (c.depth + c.text_depth) * block + c.width * vectors
     table = (c.patch * c.frequencies) ** 2
-    if table > 2 ** 26:
-        raise ValueError(f"an encoding of {table} numbers is larger than this code can build: choose a smaller "
-                         f"patch ({c.patch}) or fewer frequencies ({c.frequencies})")
+    for size, most, what, remedy in [
+        (weights, 2 ** 37, f"a model of about {weights:.1e} weights", "a smaller width, depth or field_width"),
+        (table, 2 ** 26, f"an encoding of {table} numbers", "a smaller patch or fewer frequencies"),
+    ]:
+        if size > most: raise ValueError(f"{what} is larger than this code can build: choose {remedy}")
 
 # %% ../nbs/05_model.ipynb #ba0f07b6
 @dataclass(frozen=True)
@@ -166,14 +169,9 @@ PRESETS:Table = Table("preset", Preset, {
     #                        steps  batch      lr   schedule  width  heads  depth  field  patch   size
     "digits":      _preset(  4_000,    64, 4.0e-3, _DECAYED,    128,     4,     4,     1,     8,    32, **_DIGITS),
     "scenes":      _preset( 12_000,    64, 1.5e-3, _CAPTIONS,   128,     4,     6,     1,     8,    32, **_SCENES),
-    "S/2":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   384,     6,    11,     1,     2,    32),
-    "S/4":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   384,     6,    11,     1,     4,    64),
-    "S/8":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   384,     6,    11,     1,     8,   128),
-    "S/16":        _preset(100_000,   256, 2.0e-4, _CONSTANT,   384,     6,    11,     1,    16,   256),
-    "B/2":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   768,    12,    11,     1,     2,    32),
-    "B/4":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   768,    12,    11,     1,     4,    64),
-    "B/8":         _preset(100_000,   256, 2.0e-4, _CONSTANT,   768,    12,    11,     1,     8,   128),
-    "B/16":        _preset(100_000,   256, 2.0e-4, _CONSTANT,   768,    12,    11,     1,    16,   256),
+    **{f"{size}/{patch}":
+                   _preset(100_000,   256, 2.0e-4, _CONSTANT, width, heads,    11,     1, patch, 16 * patch)
+       for size, width, heads in [("S", 384, 6), ("B", 768, 12)] for patch in (2, 4, 8, 16)},
     "L/16":        _preset(800_000,   256, 1.0e-4, _PAPER,     1024,    16,    22,     2,    16,   256),
     "XL/16":       _preset(800_000,   256, 1.0e-4, _PAPER,     1152,    16,    26,     4,    16,   256),
     "XXL/16-text": _preset(200_000, 1_536, 2.0e-4, _TEXT,      1536,    24,    16,     2,    16,   256, **_QWEN),
@@ -182,25 +180,20 @@ PRESETS:Table = Table("preset", Preset, {
 # %% ../nbs/05_model.ipynb #0afed4c9
 class ClassCondition(nn.Module):
     "Time and class as one vector."
-    def __init__(self,
-        num_classes:int, # classes; the null class has this id
-        width:int, # token width
-    ):
+    def __init__(self, num_classes:int, width:int):
         super().__init__()
         self.table = nn.Embedding(num_classes + 1, width)
 
     def forward(self,
         time:Tensor, # (B, width) embedded times
-        cond:Tensor, # (B,) class ids
+        cond:Tensor, # (B,) class ids; the null class is `num_classes`
     ) -> tuple[Tensor, None]: # (B, width) condition; no context
         return F.silu(time + self.table(cond)), None
 
 # %% ../nbs/05_model.ipynb #f350bfa9
 class TextCondition(nn.Module):
     "Time as one vector, and the refined text as a context for attention."
-    def __init__(self,
-        config:PixNerdConfig, # a text model's configuration
-    ):
+    def __init__(self, config:PixNerdConfig):
         super().__init__()
         c = config
         self.project = nn.Sequential(nn.Linear(c.text_width, c.width), RMSNorm(c.width, eps=1e-6))
@@ -211,24 +204,19 @@ class TextCondition(nn.Module):
         time:Tensor, # (B, width) embedded times
         cond:Tensor, # (B, L, text_width) encoded text, L at most `text_tokens`
     ) -> tuple[Tensor, Tensor]: # (B, width) condition, (B, L, width) context
-        limit = self.positions.shape[1]
-        if cond.shape[1] > limit:
-            raise ValueError(f"cond has {cond.shape[1]} text tokens, the model takes at most {limit}")
+        length, limit = cond.shape[1], self.positions.shape[1]
+        if length > limit: raise ValueError(f"cond has {length} text tokens, the model takes at most {limit}")
         c = F.silu(time)
-        text = self.project(cond) + self.positions[:, :cond.shape[1]]
+        text = self.project(cond) + self.positions[:, :length]
         for block in self.blocks: text = block(text, c)
         return c, text
 
 # %% ../nbs/05_model.ipynb #b8b5d6a3
-def _match_base_size(
-    x:Tensor, # (B, C, H, W) noisy image
-    base_size:tuple[int, int]|None, # (height, width) the transformer reads, or None for all of x
-    patch:int, # the transformer's patch side
-) -> tuple[Tensor, tuple[int, int], tuple[int, int]]: # what the transformer reads, its grid, the field's patch
-    "Decide what the transformer reads and how large the patches are that the field paints."
+def _match_base_size(x:Tensor, base_size:tuple[int, int]|None, patch:int) -> tuple[Tensor, tuple, tuple]:
+    "What the transformer reads of an image (B, C, H, W), its grid, and how large a patch the field then paints."
     height, width = x.shape[-2:]
     if base_size is None: return x, patch_grid(height, width, patch), (patch, patch)
-    if not (isinstance(base_size, (tuple, list, torch.Size)) and len(base_size) == 2 and min(base_size) >= 1):
+    if not (isinstance(base_size, (tuple, list)) and len(base_size) == 2 and min(base_size) >= 1):
         raise ValueError(f"base_size must be a height and a width in pixels, got {base_size!r}")
     base = F.interpolate(x, tuple(base_size), mode="nearest")
     rows, cols = patch_grid(*base_size, patch)
@@ -238,10 +226,8 @@ def _match_base_size(
     return base, (rows, cols), (height // rows, width // cols)
 
 # %% ../nbs/05_model.ipynb #62656cbb
-def _initialise(
-    model:nn.Module, # a `PixNerd`; changed in place
-) -> None:
-    "Set the weights that do not start at PyTorch's defaults."
+def _initialise(model:nn.Module) -> None:
+    "Set the weights of a `PixNerd` that do not start at PyTorch's defaults."
     nn.init.xavier_uniform_(model.patch_embedding.weight)
     nn.init.zeros_(model.patch_embedding.bias)
     nn.init.normal_(model.time_embedding.mlp[0].weight, std=.02)
@@ -251,13 +237,13 @@ def _initialise(
 
 # %% ../nbs/05_model.ipynb #6f91d547
 def _check_inputs(c:PixNerdConfig, x:Tensor, t:Tensor, cond:Tensor) -> None:
-    "Refuse inputs that would be broadcast or misread, by shapes and types alone: it never waits for the device."
+    "Refuse inputs that would be broadcast or misread, without waiting for the device."
     if x.ndim != 4 or x.shape[1] != c.channels or not x.is_floating_point():
         raise ValueError(f"x must be float (B, {c.channels}, H, W), got {x.dtype} {tuple(x.shape)}")
     if t.shape != x.shape[:1]: raise ValueError(f"t must be ({len(x)},), one time an image, got {tuple(t.shape)}")
     if c.text_width:
         wanted = f"({len(x)}, L, {c.text_width}) encoded text"
-        fits = cond.ndim == 3 and len(cond) == len(x) and cond.shape[2] == c.text_width
+        fits = cond.ndim == 3 and cond.shape[::2] == (len(x), c.text_width)
     else:
         wanted = f"({len(x)},) int64 class ids"
         fits = cond.shape == x.shape[:1] and cond.dtype in (torch.int32, torch.int64)
@@ -267,7 +253,7 @@ def _check_inputs(c:PixNerdConfig, x:Tensor, t:Tensor, cond:Tensor) -> None:
 class PixNerd(nn.Module):
     "Pixel neural field diffusion: a transformer on patches whose tokens write the fields that paint them."
     def __init__(self,
-        config:PixNerdConfig, # the shape of it all
+        config:PixNerdConfig,
         field_impl:str|None=None, # auto, plain, lean or fused; None: `implementations.default_implementation()`
     ):
         super().__init__()
@@ -302,29 +288,24 @@ class PixNerd(nn.Module):
         return unpatchify(velocity, grid).to(dtype)                       # (B, C, H, W)
 
     @classmethod
-    def from_preset(cls,
-        name:str, # a name in `PRESETS`
-        **changes, # fields of its configuration to change
-    ): # a fresh `PixNerd`; raises `ValueError` for an unknown preset or field
-        "Build a model from a preset."
+    def from_preset(cls, name:str, **changes): # a fresh `PixNerd`
+        "Build a model from a name in `PRESETS`, with some fields of its configuration changed."
         return cls(PRESETS.pick(name).config.changed(**changes))
 
-    def with_config(self,
-        **changes, # fields to change that leave the weights' shapes alone, for example `off_grid`
-    ): # a `PixNerd` in the same mode; raises `ValueError` where the weights do not fit
-        "The same weights, in the same memory, under a configuration with some fields changed."
+    def with_config(self, **changes): # a `PixNerd` in the same mode; raises `ValueError` where the weights do not fit
+        "The same weights, in the same memory, under a configuration with some fields changed, for example `off_grid`."
         with torch.device("meta"): other = PixNerd(self.config.changed(**changes), self.field_impl)
         try: other.load_state_dict(self.state_dict(), assign=True)
         except RuntimeError:
             raise ValueError(f"the model's weights do not fit {', '.join(f'{n}={v!r}' for n, v in changes.items())}: "
-                             f"change fields that leave their shapes alone, or build a fresh model") from None
+                             f"change fields that leave their shapes alone") from None
         for mine, parameter in zip(self.parameters(), other.parameters(), strict=True):
             parameter.requires_grad_(mine.requires_grad)
         return other.train(self.training)
 
 # %% ../nbs/05_model.ipynb #e1c25992
 def count_parameters(
-    config:PixNerdConfig, # the shape of the model
+    config:PixNerdConfig,
 ) -> dict[str, int]: # parameters of each part, by name, in the order of `forward`
     "Count a model's parameters, part by part, without allocating one."
     with torch.device("meta"): model = PixNerd(config)

@@ -31,23 +31,16 @@ def split_weights(
 
 # %% ../nbs/03_neural_field.ipynb #694da716
 class FieldBlock(nn.Module):
-    "One block of the field: a residual MLP whose two matrices are written by the token."
-    def __init__(self,
-        token_width:int, # token width d
-        width:int=64, # field width h
-        ratio:int=2, # the generated MLP is h -> ratio·h -> h
-        normalise:Sequence[str]=("W1", "W2"), # which generated weights are normalised
-    ):
+    "One block of the field: a residual MLP whose two matrices are written by the token; arguments as in `make_field`."
+    def __init__(self, token_width:int, width:int=64, ratio:int=2, normalise:Sequence[str]=("W1", "W2")):
         super().__init__()
         self.width = width
         self.normalise = tuple(normalise)
         self.norm = RMSNorm(width, eps=1e-6)
         self.weight_generator = nn.Linear(token_width, 2 * ratio * width ** 2)
 
-    def write(self,
-        s:Tensor, # (B, N, d) tokens
-    ) -> tuple[Tensor, Tensor]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h)
-        "The weights each token writes."
+    def write(self, s:Tensor) -> tuple[Tensor, Tensor]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h)
+        "The weights that each of the tokens (B, N, d) writes."
         return split_weights(self.weight_generator(s), self.width, self.normalise)
 
     def forward(self,
@@ -59,16 +52,9 @@ class FieldBlock(nn.Module):
 
 # %% ../nbs/03_neural_field.ipynb #91d8535a
 class PixelEmbedding(nn.Module):
-    "The field's first layer: a noisy pixel and its place become h numbers."
-    def __init__(self,
-        channels:int=3, # image channels C
-        patch:int=16, # patch side of training, in pixels
-        width:int=64, # field width h
-        encoding:str="dct", # a name in `ENCODINGS`
-        frequencies:int=8, # coordinate frequencies K an axis
-        noisy_pixels:bool=True, # False: the field knows only the place
-        off_grid:str="evaluate", # the encoding off the trained pixels: see `encoding_table`
-    ):
+    "The field's first layer: a noisy pixel and its place become h numbers; arguments as in `make_field`."
+    def __init__(self, channels:int=3, patch:int=16, width:int=64, encoding:str="dct", frequencies:int=8,
+                 noisy_pixels:bool=True, off_grid:str="evaluate"):
         super().__init__()
         self.places = partial(encoding_table, encoding, count=frequencies, base=patch, off_grid=off_grid)
         self.split = [channels if noisy_pixels else 0, self.places((patch, patch)).shape[1]]
@@ -86,12 +72,8 @@ class PixelEmbedding(nn.Module):
 
 # %% ../nbs/03_neural_field.ipynb #f1fc7a2a
 class PixelVelocity(nn.Module):
-    "The field's last layer: h numbers become the velocity of one pixel."
-    def __init__(self,
-        width:int=64, # field width h
-        channels:int=3, # image channels C
-        norm:bool=True, # RMSNorm first (published class weights; not in the text weights)
-    ):
+    "The field's last layer: h numbers become the velocity of one pixel; `norm`: RMSNorm first."
+    def __init__(self, width:int=64, channels:int=3, norm:bool=True):
         super().__init__()
         self.norm = RMSNorm(width, eps=1e-6) if norm else nn.Identity()
         self.linear = nn.Linear(width, channels)
@@ -100,26 +82,20 @@ class PixelVelocity(nn.Module):
 
     def forward(self,
         h:Tensor, # (B, N, Q, width)
-        patch:tuple[int, int], # patch (height, width), Q = height·width
+        patch:tuple[int, int], # (height, width), Q = height·width
     ) -> Tensor: # (B, N, C, height, width)
         return self.linear(self.norm(h)).transpose(2, 3).unflatten(3, patch)
 
 # %% ../nbs/03_neural_field.ipynb #a1ccf66f
 class NeuralField(nn.Module):
     "The decoder: each token writes the weights of a small MLP, which paints the token's patch pixel by pixel."
-    def __init__(self,
-        embed:PixelEmbedding, # pixel and place -> h
-        blocks:Sequence[FieldBlock], # h -> h, with generated weights
-        out:PixelVelocity, # h -> velocity
-    ):
+    def __init__(self, embed:PixelEmbedding, blocks:Sequence[FieldBlock], out:PixelVelocity):
         super().__init__()
         self.embed = embed
         self.blocks = nn.ModuleList(blocks)
         self.out = out
 
-    def write(self,
-        s:Tensor, # (B, N, d) tokens
-    ) -> list[tuple[Tensor, Tensor]]: # W1 (B, N, h, r·h) and W2 (B, N, r·h, h) of every block
+    def write(self, s:Tensor) -> list[tuple[Tensor, Tensor]]: # for each block what `FieldBlock.write` gives
         "The weights of every token's network."
         return [block.write(s) for block in self.blocks]
 

@@ -30,23 +30,22 @@ def _sides(patch:tuple[int, int]|int) -> tuple[int, int]:
 
 # %% ../nbs/01_patches.ipynb #4ad79713
 def patch_grid(
-    height:int, # image height in pixels
-    width:int, # image width in pixels
-    patch:tuple[int, int]|int, # patch (height, width), or one number for a square patch
-) -> tuple[int, int]: # patches down and across; raises `ValueError` where the patch does not divide the image
+    height:int, # of the image, in pixels
+    width:int,
+    patch:tuple[int, int]|int, # (height, width), or one number for a square patch
+) -> tuple[int, int]: # raises `ValueError` where the patch does not divide the image
     "How many patches an image holds, down and across."
     ph, pw = _sides(patch)
     if min(ph, pw) < 1: raise ValueError(f"patch must be at least 1 pixel, got {ph}x{pw}")
     if height % ph or width % pw or not height or not width:
-        raise ValueError(f"an image of {height}x{width} pixels does not divide into patches of {ph}x{pw}: "
-                         f"both sides must be multiples of the patch")
+        raise ValueError(f"an image of {height}x{width} pixels does not divide into patches of {ph}x{pw}")
     return height // ph, width // pw
 
 # %% ../nbs/01_patches.ipynb #de8c3280
 def patchify(
     x:Tensor, # (B, C, H, W) image
-    patch:tuple[int, int]|int, # patch (height, width), or one number for a square patch
-) -> Tensor: # (B, N, C, h, w) patches, row by row; raises `ValueError` where they do not fit
+    patch:tuple[int, int]|int, # as in `patch_grid`
+) -> Tensor: # (B, N, C, h, w), row by row; raises `ValueError` where they do not fit
     "Cut images into non-overlapping patches."
     ph, pw = _sides(patch)
     rows, cols = patch_grid(*x.shape[-2:], patch)

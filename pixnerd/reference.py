@@ -18,9 +18,9 @@ from .transformer import Attention, Block, timestep_embedding
 
 # %% ../nbs/05a_reference.ipynb #19539e25
 def randomise_last_layer(
-    model:PixNerd, # a fresh model; changed in place
-) -> PixNerd: # the same: its output says something, and a gradient flows everywhere
-    "Fill the layer that starts at zero with random numbers."
+    model:PixNerd, # changed in place
+) -> PixNerd: # the same
+    "Make the layer that starts at zero random: the output says something, and a gradient flows everywhere."
     nn.init.normal_(HEADS[model.config.head].last_layer(model.decoder).weight, std=.1)
     return model
 
@@ -35,12 +35,7 @@ def published_norm(
     return weight * wide.to(x.dtype)
 
 # %% ../nbs/05a_reference.ipynb #fb65a604
-def _rotations(
-    grid:tuple[int, int], # tokens down and across
-    head_dim:int, # channels of one head
-    extent:float|None, # as in `transformer.rotary_table`
-    device:torch.device|str="cpu",
-) -> Tensor: # (N, head_dim/2) complex
+def _rotations(grid:tuple[int, int], head_dim:int, extent:float|None, device="cpu") -> Tensor: # (N, head_dim/2) complex
     rows, cols = grid
     x = torch.linspace(0, rows if extent is None else extent, cols, device=device)
     y = torch.linspace(0, cols if extent is None else extent, rows, device=device)
@@ -50,16 +45,13 @@ def _rotations(
     return torch.stack([torch.polar(torch.ones_like(a), a) for a in angles], dim=-1).flatten(1)
 
 # %% ../nbs/05a_reference.ipynb #81e7bc12
-def _rotate(
-    x:Tensor, # (B, N, heads, head_dim)
-    rotations:Tensor, # from `_rotations`
-) -> Tensor: # the same shape
+def _rotate(x:Tensor, rotations:Tensor) -> Tensor: # (B, N, heads, head_dim)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotations[None, :, None]).flatten(3).type_as(x)
 
 # %% ../nbs/05a_reference.ipynb #381d244a
 def published_attention(
-    part:Attention, # whose parameters to use
+    part:Attention,
     x:Tensor, # (B, N, width)
     rotary:Tensor, # from `_rotations`
 ) -> Tensor: # (B, N, width)
@@ -73,12 +65,7 @@ def published_attention(
     return F.linear(x.transpose(1, 2).reshape(B, N, C), part.out.weight, part.out.bias)
 
 # %% ../nbs/05a_reference.ipynb #45f56b4c
-def _published_block(
-    block:Block, # whose parameters to use
-    x:Tensor, # (B, N, width)
-    c:Tensor, # (B, 1, width) condition
-    rotary:Tensor, # from `_rotations`
-) -> Tensor: # (B, N, width)
+def _published_block(block:Block, x:Tensor, c:Tensor, rotary:Tensor) -> Tensor: # x (B, N, width), c (B, 1, width)
     modulation = F.linear(c, block.modulation.weight, block.modulation.bias)
     shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
     y = published_norm(x, block.norm1.weight) * (1 + scale1) + shift1
@@ -89,11 +76,7 @@ def _published_block(
     return x + gate2 * F.linear(y, block.feed_forward.out.weight)
 
 # %% ../nbs/05a_reference.ipynb #ca2ccb12
-def _published_field_block(
-    block:FieldBlock, # whose parameters to use
-    h:Tensor, # (B·N, Q, h) pixels
-    s:Tensor, # (B·N, d) tokens
-) -> Tensor: # (B·N, Q, h)
+def _published_field_block(block:FieldBlock, h:Tensor, s:Tensor) -> Tensor: # pixels h (B·N, Q, h), tokens s (B·N, d)
     w1, w2 = F.linear(s, block.weight_generator.weight, block.weight_generator.bias).chunk(2, dim=-1)
     w1 = w1.view(len(s), block.width, -1)
     w2 = w2.view(len(s), -1, block.width)
@@ -103,13 +86,8 @@ def _published_field_block(
     return h + torch.bmm(F.silu(x), w2)
 
 # %% ../nbs/05a_reference.ipynb #899f308b
-def _published_field(
-    field:NeuralField, # whose parameters to use
-    pixels:Tensor, # (B·N, Q, C) noisy pixels
-    s:Tensor, # (B·N, d) tokens
-    table:Tensor, # (Q, atoms) coordinate encoding
-) -> Tensor: # (B·N, Q, C) velocity
-    places = table[None].repeat(len(s), 1, 1).to(pixels.dtype)
+def _published_field(field:NeuralField, pixels:Tensor, s:Tensor, table:Tensor) -> Tensor: # velocity (B·N, Q, C)
+    places = table[None].repeat(len(s), 1, 1).to(pixels.dtype)                        # (B·N, Q, atoms)
     h = torch.cat([pixels[..., :field.embed.split[0]], places], dim=-1)
     h = F.linear(h, field.embed.linear.weight, field.embed.linear.bias)
     for block in field.blocks: h = _published_field_block(block, h, s)
@@ -118,7 +96,7 @@ def _published_field(
 
 # %% ../nbs/05a_reference.ipynb #d48119c4
 def published_decoder(
-    field:NeuralField, # whose parameters to use
+    field:NeuralField,
     patches:Tensor, # (B, N, C, P, P) noisy patches
     s:Tensor, # (B, N, d) tokens
 ) -> Tensor: # (B, N, C, P, P) velocity
@@ -130,7 +108,7 @@ def published_decoder(
 
 # %% ../nbs/05a_reference.ipynb #dc6bd44b
 def published_forward(
-    model:PixNerd, # a class model with a field, whose parameters to use
+    model:PixNerd, # a class model with a field
     x:Tensor, # (B, C, H, W) noisy image
     t:Tensor, # (B,) times
     cond:Tensor, # (B,) class ids

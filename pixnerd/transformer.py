@@ -26,56 +26,44 @@ def modulate(
 # %% ../nbs/02_transformer.ipynb #e52492f6
 class RMSNorm(nn.RMSNorm):
     "PyTorch's RMSNorm, its weight in the type of what is normalised: a mixture would take PyTorch's slow path."
-    def forward(self,
-        x:Tensor, # (..., width)
-    ) -> Tensor: # (..., width), of x's type
+    def forward(self, x:Tensor) -> Tensor: # (..., width), of x's type
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 # %% ../nbs/02_transformer.ipynb #500837e8
 def timestep_embedding(
     t:Tensor, # (B,) times in [0, 1]: 0 is noise, 1 is data
-    count:int=256, # how many waves; even
-    max_period:float=10., # the slowest wave turns once in `2π * max_period`
-) -> Tensor: # (B, count) cosines, then sines
+) -> Tensor: # (B, 256) cosines, then sines
     "Describe a time by waves, slow and fast, so that a linear layer can tell times apart."
-    freqs = torch.exp(-math.log(max_period) * torch.arange(count // 2, device=t.device) / (count // 2))
-    angle = t.float()[:, None] * freqs                        # (B, count/2)
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)      # (B, count)
+    freqs = torch.exp(-math.log(10) * torch.arange(128, device=t.device) / 128)
+    angle = t.float()[:, None] * freqs                        # (B, 128)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 # %% ../nbs/02_transformer.ipynb #598bf8b7
 class TimeEmbedding(nn.Module):
-    "A time becomes a token-wide vector: waves, then linear, SiLU, linear."
-    def __init__(self,
-        width:int, # token width
-        waves:int=256, # see `timestep_embedding`
-    ):
+    "A time becomes a token-wide vector: 256 waves, then linear, SiLU, linear."
+    def __init__(self, width:int):
         super().__init__()
-        self.waves = waves
-        self.mlp = nn.Sequential(nn.Linear(waves, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self,
-        t:Tensor, # (B,) times in [0, 1]
-    ) -> Tensor: # (B, width)
-        return self.mlp(timestep_embedding(t, self.waves).to(self.mlp[0].weight.dtype))
+    def forward(self, t:Tensor) -> Tensor: # (B,) times -> (B, width)
+        return self.mlp(timestep_embedding(t).to(self.mlp[0].weight.dtype))
 
 # %% ../nbs/02_transformer.ipynb #0b0f6832
 def rotary_table(
     grid:tuple[int, int], # tokens down and across
     head_dim:int, # channels of one head; a multiple of 4
     extent:float|None=16., # places run from 0 to this on both axes; None: with the grid, axes exchanged (text weights)
-    theta:float=10000., # base of the frequencies: the slowest is `theta ** (4 / head_dim - 1)`
-    device:torch.device|str="cpu", # where the table is kept
-) -> tuple[Tensor, Tensor]: # cosines and sines, (N, head_dim/2) each, rows first
+    device:torch.device|str="cpu",
+) -> tuple[Tensor, Tensor]: # cosines and sines, (N, head_dim/2), rows first
     "The angles by which each token's queries and keys are turned."
     if head_dim % 4: raise ValueError(f"head_dim must be a multiple of 4 for two-dimensional positions, got {head_dim}")
     rows, cols = grid
     x = torch.linspace(0, rows if extent is None else extent, cols, device=device)
     y = torch.linspace(0, cols if extent is None else extent, rows, device=device)
-    freqs = theta ** (-torch.arange(0, head_dim, 4, device=device) / head_dim)          # (head_dim/4,)
-    angle_x = torch.outer(x, freqs).expand(rows, -1, -1)                                # (rows, cols, head_dim/4)
+    freqs = 10000. ** (-torch.arange(0, head_dim, 4, device=device) / head_dim)     # (head_dim/4,)
+    angle_x = torch.outer(x, freqs).expand(rows, -1, -1)                            # (rows, cols, head_dim/4)
     angle_y = torch.outer(y, freqs)[:, None].expand(-1, cols, -1)
-    angle = torch.stack([angle_x, angle_y], dim=-1)
-    angle = angle.reshape(rows * cols, head_dim // 2)                                   # x0 y0 x1 y1 …
+    angle = torch.stack([angle_x, angle_y], dim=-1).reshape(-1, head_dim // 2)      # x0 y0 x1 y1 …
     return angle.cos(), angle.sin()
 
 # %% ../nbs/02_transformer.ipynb #e8442607
@@ -93,7 +81,7 @@ class Attention(nn.Module):
     "Self-attention of tokens over their grid, and over a context of text tokens where there is one."
     def __init__(self,
         width:int, # token width
-        heads:int, # attention heads; must divide the width
+        heads:int, # must divide the width
         context:bool=False, # also attend to text tokens
     ):
         super().__init__()
@@ -137,9 +125,7 @@ class SwiGLU(nn.Module):
         self.gate_value = nn.Linear(width, 2 * hidden, bias=False)
         self.out = nn.Linear(hidden, width, bias=False)
 
-    def forward(self,
-        x:Tensor, # (B, N, width)
-    ) -> Tensor: # (B, N, width)
+    def forward(self, x:Tensor) -> Tensor: # (B, N, width) both
         gate, value = self.gate_value(x).chunk(2, dim=-1)              # (B, N, hidden) each
         return self.out(F.silu(gate) * value)
 
@@ -150,7 +136,7 @@ class Block(nn.Module):
         width:int, # token width
         heads:int, # attention heads
         hidden:int, # SwiGLU's width
-        context:bool=False, # attend to text tokens too
+        context:bool=False, # also attend to text tokens
     ):
         super().__init__()
         self.norm1 = RMSNorm(width, eps=1e-6)
@@ -172,17 +158,14 @@ class Block(nn.Module):
         return torch.addcmul(x, gate2, y)
 
 # %% ../nbs/02_transformer.ipynb #810d1216
-def cached_table(
-    make, # makes a table from numbers and names alone
-): # the same function, each result made once
-    "Keep tables between calls, but not those that a compiler traces."
+def cached_table(make): # the same function, each result made once
+    "Keep tables that are made of numbers and names alone between calls, but not those that a compiler traces."
     kept = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
     @wraps(make)
     def table(*args, **kwargs):
         traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
         return (make if traced else kept)(*args, **kwargs)
     table.cache_clear = kept.cache_clear
-    table.cache_info = kept.cache_info
     return table
 
 # %% ../nbs/02_transformer.ipynb #e7ef814d
