@@ -9,7 +9,6 @@ __all__ = ['PAINTERS', 'FieldWeights', 'tiles', 'GradientSums', 'output_backward
 # %% ../nbs/04b_lean_field.ipynb #09075bdc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,20 +27,14 @@ def _open_field(field:NeuralField) -> tuple[str, list[Tensor]]:
     normalise = field.blocks[0].normalise if len(field.blocks) else ()
     return " ".join(normalise), [*weights, field.out.linear.weight, field.out.linear.bias]
 
-# %% ../nbs/04b_lean_field.ipynb #344db227
-class _Block(NamedTuple):
-    "What belongs to one field block."
-    gain:Tensor # (h,) of its RMSNorm
-    weight:Tensor # (2rh², d) of its weight generator
-    bias:Tensor # (2rh²,)
-
 # %% ../nbs/04b_lean_field.ipynb #2f94ade5
 @dataclass(frozen=True)
 class FieldWeights:
     "A field's own weights, as its arithmetic wants them."
     colour:Tensor # (C, h) how a noisy pixel enters; (0, h): the field sees none
     place:Tensor # (Q, h) what each place brings, the same for every patch
-    blocks:list[_Block]
+    gains:list[Tensor] # (h,) of each block's RMSNorm
+    generators:list[tuple[Tensor, Tensor]] # (2rh², d) and (2rh²,), in their own type
     last:Tensor # (C, h) output layer, the output norm's gain inside
     bias:Tensor # (C,)
     norm:bool # RMSNorm before the last layer
@@ -57,15 +50,16 @@ class FieldWeights:
         "Prepare a field's weights for painting."
         after = 2 + 3 * ((len(weights) - 4) // 3)
         embedding, bias, *gain, last, last_bias = (w.to(dtype) for w in (*weights[:2], *weights[after:]))
-        blocks = [_Block(weights[i].to(dtype), *weights[i + 1:i + 3]) for i in range(2, after, 3)]
+        gains = [w.to(dtype) for w in weights[2:after:3]]
+        generators = list(zip(weights[3:after:3], weights[4:after:3]))
         colours = embedding.shape[1] - table.shape[1]
         place = F.linear(table.to(dtype), embedding[:, colours:], bias)
         last = last * gain[0] if gain else last
-        return cls(embedding[:, :colours].T, place, blocks, last, last_bias, bool(gain), normalise)
+        return cls(embedding[:, :colours].T, place, gains, generators, last, last_bias, bool(gain), normalise)
 
     def generate(self, s:Tensor) -> list[Tensor]:
         "The numbers that tokens generate for each block, before they become matrices."
-        return [product(s, block.weight.to(s.dtype), block.bias.to(s.dtype)) for block in self.blocks]
+        return [product(s, weight.to(s.dtype), bias.to(s.dtype)) for weight, bias in self.generators]
 
 # %% ../nbs/04b_lean_field.ipynb #1da317d2
 def _matrices(numbers:Tensor, field:FieldWeights) -> tuple[Tensor, Tensor, Tensor|None, Tensor|None]:
@@ -101,9 +95,9 @@ def _tile_hidden(pixels:Tensor, generated:Sequence[tuple], field:FieldWeights, t
     count = len(pixels)
     if len(field.colour): h = torch.baddbmm(field.place[None], pixels.mT, field.colour.expand(count, -1, -1))
     else: h = field.place.expand(count, -1, -1).clone()
-    for block, (w1, w2, *_) in zip(field.blocks, generated):
+    for gain, (w1, w2, *_) in zip(field.gains, generated):
         n, r = _unit_rms(h)
-        w = w1 * block.gain[:, None]
+        w = w1 * gain[:, None]
         u = torch.bmm(n, w)
         a = F.silu(u, inplace=trace is None)
         if trace is not None: trace.append((n, r, w, u, a))
@@ -192,7 +186,7 @@ def _lean_backward(grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inn
         g = output_backward(grad[here], h, field, sums)
         for i in reversed(range(len(numbers))):
             own = grads[i][here]
-            g, gain = _block_backward(g, trace.pop(), field.blocks[i].gain, generated[i], own)
+            g, gain = _block_backward(g, trace.pop(), field.gains[i], generated[i], own)
             sums.add(("gain", i), gain)
             _normalise_backward(own, generated[i])
         embedding_backward(g, pixels[here], field, sums, dx[here])
@@ -221,8 +215,8 @@ PAINTERS:dict[str, TilePainter] = {"lean": TilePainter(_lean_forward, _lean_back
 def _sizes_for(field:FieldWeights, s:Tensor) -> tuple[int, int]:
     "`_tile_sizes` for a field and its tokens."
     pixels, width = field.place.shape
-    numbers = len(field.blocks[0].bias) if field.blocks else 1
-    return _tile_sizes(width, len(field.blocks), numbers, pixels, s.dtype, s.is_cuda)
+    numbers = len(field.generators[0][1]) if field.gains else 1
+    return _tile_sizes(width, len(field.gains), numbers, pixels, s.dtype, s.is_cuda)
 
 # %% ../nbs/04b_lean_field.ipynb #4d4b97bc
 def _paint_all(pixels:Tensor, s:Tensor, table:Tensor, weights:Sequence[Tensor], normalise:str, painter:str) -> Tensor:
@@ -246,10 +240,10 @@ def _paint_all_backward(grad:Tensor, pixels:Tensor, s:Tensor, table:Tensor, weig
         size, inner = _sizes_for(field, s)
         for here in tiles(len(s), size):
             grads = PAINTERS[painter].backward(grad[here], pixels[here], s[here], field, inner, sums, dx[here])
-            for k, (g, block) in enumerate(zip(grads, field.blocks)):
+            for k, (g, (weight, _)) in enumerate(zip(grads, field.generators)):
                 sums.add(("weight", k), weight_gradient(g, s[here]))
                 sums.add(("bias", k), g.sum(0))
-                ds[here] += product(g, block.weight.to(g.dtype).T)
+                ds[here] += product(g, weight.to(g.dtype).T)
         sums.add("out", grad.sum((0, 2), dtype=torch.promote_types(s.dtype, torch.float32)))
         found = _weight_gradients(sums, weights, field, table)
     return [dx, ds, *(g.to(w.dtype) for g, w in zip(found, weights))]
@@ -261,7 +255,7 @@ def _weight_gradients(sums:GradientSums, weights:Sequence[Tensor], field:FieldWe
     embedding = place.T @ table.to(place.dtype)
     if len(field.colour): embedding = torch.cat([sums["colour"].T, embedding], dim=1)
     out = [embedding, place.sum(0)]
-    for k in range(len(field.blocks)): out += [sums["gain", k], sums["weight", k], sums["bias", k]]
+    for k in range(len(field.gains)): out += [sums["gain", k], sums["weight", k], sums["bias", k]]
     out += [(last * weights[-2]).sum(0), last * weights[-3]] if field.norm else [last]
     return [*out, sums["out"]]
 
@@ -272,9 +266,9 @@ def _plain_backward(grad:Tensor, pixels:Tensor, s:Tensor, table:Tensor, weights:
     with torch.autocast(s.device.type, enabled=False):
         field = FieldWeights.prepare(weights, normalise, table, s.dtype)
         h = field.place + pixels.mT @ field.colour if len(field.colour) else field.place.expand(len(s), -1, -1)
-        for block, numbers in zip(field.blocks, field.generate(s)):
+        for gain, numbers in zip(field.gains, field.generate(s)):
             w1, w2 = split_weights(numbers, h.shape[-1], normalise)
-            h = h + F.silu(F.rms_norm(h, h.shape[-1:], block.gain, 1e-6) @ w1) @ w2
+            h = h + F.silu(F.rms_norm(h, h.shape[-1:], gain, 1e-6) @ w1) @ w2
         if field.norm: h = F.rms_norm(h, h.shape[-1:], eps=1e-6)
         v = (h @ field.last.T + field.bias).mT
         inputs = (pixels, s, *weights)

@@ -104,7 +104,7 @@ def _block_backward(h, g, gain, w1, w2, H:constexpr):
 
 # %% ../nbs/04c_triton_field.ipynb #dd347757
 def _backward_kernel(
-    trace, grad, numbers, gains, dnumbers, dgains, # see `_launch_backward`
+    trace, grad, numbers, gains, dnumbers, dgains, # see `_fused_backward`
     Q:constexpr, H:constexpr, RH:constexpr, DEPTH:constexpr, # sizes
     N1:constexpr, N2:constexpr, QB:constexpr, HB:constexpr, JB:constexpr, # as in `_forward_kernel`
 ):
@@ -174,22 +174,11 @@ def _launch_forward(pixels:Tensor, numbers:Tensor, field:FieldWeights, out:Tenso
     "Fill `out` with a tile's velocity, and `trace` (T, depth + 1, Q, h) with pixels before each block and at the end."
     constants = _constants(field, numbers)
     size = min(128, _power_of_two(constants["Q"]))
-    constants |= {"QB": size, "JB": min(64, constants["JB"]), "COLOURS": len(field.colour), "CHANNELS": out.shape[1]}
-    gains = torch.stack([block.gain for block in field.blocks])
-    given = [x.contiguous() for x in (pixels, field.colour, field.place, numbers, gains, field.last, field.bias)]
+    constants |= {"QB": size, "JB": min(64, constants["JB"]), "COLOURS": len(field.colour), "CHANNELS": out.shape[1],
+                  "NORM": field.norm, "KEEP": trace is not None}
+    given = (pixels, field.colour, field.place, numbers, torch.stack(field.gains), field.last, field.bias)
     _load_kernels()[0][(len(pixels), -(-constants["Q"] // size))](
-        *given, out, out if trace is None else trace, NORM=field.norm, KEEP=trace is not None, **constants)
-
-# %% ../nbs/04c_triton_field.ipynb #b15d179b
-def _launch_backward(trace:Tensor, g:Tensor, numbers:Tensor, dnumbers:Tensor, field:FieldWeights,
-                     sums:GradientSums) -> None:
-    "Turn g (T, Q, h) from after the blocks into before them; `dnumbers` and `sums` get the other gradients."
-    constants = _constants(field, numbers)
-    gains = torch.stack([block.gain for block in field.blocks])
-    dgains = torch.empty(len(trace), *gains.shape, dtype=torch.promote_types(g.dtype, torch.float32), device=g.device)
-    _load_kernels()[1][(len(trace),)](
-        trace, g, numbers, gains, dnumbers, dgains, QB=min(32, _power_of_two(constants["Q"])), **constants)
-    for i, dgain in enumerate(dgains.sum(0)): sums.add(("gain", i), dgain)
+        *(x.contiguous() for x in given), out, out if trace is None else trace, **constants)
 
 # %% ../nbs/04c_triton_field.ipynb #02830e1f
 def _fused_forward(pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, out:Tensor) -> None:
@@ -200,13 +189,17 @@ def _fused_forward(pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, out:T
 def _fused_backward(grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, sums:GradientSums,
                     dx:Tensor) -> list[Tensor]:
     "A tile's gradients by the kernels."
-    numbers = torch.stack(field.generate(s), dim=1)
-    dnumbers = torch.empty_like(numbers)
+    numbers, gains = torch.stack(field.generate(s), dim=1), torch.stack(field.gains)
+    dnumbers, constants = torch.empty_like(numbers), _constants(field, numbers)
+    constants["QB"] = min(32, _power_of_two(constants["Q"]))
     for here in tiles(len(s), inner):
-        trace = numbers.new_empty(len(s[here]), numbers.shape[1] + 1, *field.place.shape)
+        count = len(s[here])
+        trace = numbers.new_empty(count, len(gains) + 1, *field.place.shape)
         _launch_forward(pixels[here], numbers[here], field, grad.new_empty(grad[here].shape), trace)
         g = output_backward(grad[here], trace[:, -1], field, sums).contiguous()
-        _launch_backward(trace, g, numbers[here], dnumbers[here], field, sums)
+        dgains = gains.new_empty(count, *gains.shape, dtype=torch.promote_types(g.dtype, torch.float32))
+        _load_kernels()[1][(count,)](trace, g, numbers[here], gains, dnumbers[here], dgains, **constants)
+        for i, dgain in enumerate(dgains.sum(0)): sums.add(("gain", i), dgain)
         embedding_backward(g, pixels[here], field, sums, dx[here])
     return [d.contiguous() for d in dnumbers.unbind(1)]
 
