@@ -261,15 +261,6 @@ class BenchConfig:
             larger = replace(c, image_size=size, patch=c.patch * size // c.image_size) if size else c
             for batch in self.entries("batches"): yield larger, batch
 
-# %% ../nbs/16_benchmarks.ipynb #1fa3a328
-def _fits(run:Callable[[], object]) -> bool:
-    "Whether there is memory enough: try, and come back."
-    try: run()
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return False
-    return True
-
 # %% ../nbs/16_benchmarks.ipynb #e4c4a58d
 def _measure(b:BenchConfig, config:PixNerdConfig, count:int) -> Iterator[dict]:
     "Measure a case, a row for every task and variant."
@@ -279,8 +270,13 @@ def _measure(b:BenchConfig, config:PixNerdConfig, count:int) -> Iterator[dict]:
     limit = roofline(device, dtype)["operations"]
     for task in b.entries("tasks"):
         options = {"steps": b.steps} if task == "sample" else {}
-        runs = {name: partial(TASKS[task], variant, batch, **options) for name, variant in variants.items()}
-        runs = {name: run for name, run in runs.items() if _fits(run)}
+        runs = {}
+        for name, variant in variants.items():
+            runs[name] = partial(TASKS[task], variant, batch, **options)
+            try: runs[name]()
+            except torch.OutOfMemoryError:
+                del runs[name]
+                torch.cuda.empty_cache()
         found = paired(runs, b.rounds, device, warm=False) if runs else {}
         for name, variant in variants.items():
             row = {"task": task, "variant": name, "size": config.image_size, "batch": count}

@@ -41,13 +41,8 @@ class FieldWeights:
     normalise:str # which generated weights are normalised: "W1 W2", "W1", "W2" or ""
 
     @classmethod
-    def prepare(cls,
-        weights:Sequence[Tensor], # from `_open_field`
-        normalise:str,
-        table:Tensor, # (Q, atoms) coordinate encoding
-        dtype:torch.dtype, # to compute in
-    ): # copies only where the type differs
-        "Prepare a field's weights for painting."
+    def prepare(cls, weights:Sequence[Tensor], normalise:str, table:Tensor, dtype:torch.dtype):
+        "What `_open_field` found, and a coordinate encoding (Q, atoms), for computing in a type."
         after = 2 + 3 * ((len(weights) - 4) // 3)
         embedding, bias, *gain, last, last_bias = (w.to(dtype) for w in (*weights[:2], *weights[after:]))
         gains = [w.to(dtype) for w in weights[2:after:3]]
@@ -62,25 +57,21 @@ class FieldWeights:
         return [product(s, weight.to(s.dtype), bias.to(s.dtype)) for weight, bias in self.generators]
 
 # %% ../nbs/04b_lean_field.ipynb #1da317d2
-def _matrices(numbers:Tensor, field:FieldWeights) -> tuple[Tensor, Tensor, Tensor|None, Tensor|None]:
-    "W1 (T, h, rh) and W2 (T, rh, h), normalised in place, and their columns' lengths; None: not normalised."
-    pair = split_weights(numbers, field.place.shape[1], ())
-    lengths = [None, None]
-    for i, w in enumerate(pair):
-        if f"W{i + 1}" not in field.normalise: continue
-        lengths[i] = w.square().sum(-2, keepdim=True).sqrt_().clamp_min_(1e-12)
-        w.div_(lengths[i])
-    return *pair, *lengths
+def _matrices(numbers:Tensor, field:FieldWeights) -> list[tuple[Tensor, Tensor|None]]:
+    "W1 (T, h, rh) and W2 (T, rh, h), each with the lengths its columns had; None: not normalised."
+    pairs = []
+    for name, w in zip(("W1", "W2"), split_weights(numbers, field.place.shape[1], ())):
+        length = w.square().sum(-2, keepdim=True).sqrt_().clamp_min_(1e-12) if name in field.normalise else None
+        pairs.append((w if length is None else w.div_(length), length))
+    return pairs
 
 # %% ../nbs/04b_lean_field.ipynb #f2272474
-def _normalise_backward(grads:Tensor, generated:tuple) -> None:
-    "Turn gradients of both normalised matrices, (T, 2, rh²), into those of the generated numbers."
-    for i, (w, length) in enumerate(zip(generated[:2], generated[2:])):
-        if length is None: continue
-        g = grads[:, i].view(w.shape)
-        along = (g * w).sum(-2, keepdim=True)
-        along.masked_fill_(length <= 1e-12, 0)                  # at the clamp, nothing flows into the length
-        g.addcmul_(w, along, value=-1).div_(length)
+def _normalise_backward(g:Tensor, w:Tensor, length:Tensor|None) -> None:
+    "Turn the gradient of a normalised matrix into that of the generated one."
+    if length is None: return
+    along = (g * w).sum(-2, keepdim=True)
+    along.masked_fill_(length <= 1e-12, 0)                      # at the clamp, nothing flows into the length
+    g.addcmul_(w, along, value=-1).div_(length)
 
 # %% ../nbs/04b_lean_field.ipynb #11bc3d38
 def _unit_rms(h:Tensor) -> tuple[Tensor, Tensor]:
@@ -90,12 +81,12 @@ def _unit_rms(h:Tensor) -> tuple[Tensor, Tensor]:
     return torch.mul(h, r).to(h.dtype), r
 
 # %% ../nbs/04b_lean_field.ipynb #1929b063
-def _tile_hidden(pixels:Tensor, generated:Sequence[tuple], field:FieldWeights, trace:list|None=None) -> Tensor:
+def _tile_hidden(pixels:Tensor, generated:list, field:FieldWeights, trace:list|None=None) -> Tensor:
     "Pixels after the last block, (T, Q, h); `trace` gets an entry a block."
     count = len(pixels)
     if len(field.colour): h = torch.baddbmm(field.place[None], pixels.mT, field.colour.expand(count, -1, -1))
     else: h = field.place.expand(count, -1, -1).clone()
-    for gain, (w1, w2, *_) in zip(field.gains, generated):
+    for gain, ((w1, _), (w2, _)) in zip(field.gains, generated):
         n, r = _unit_rms(h)
         w = w1 * gain[:, None]
         u = torch.bmm(n, w)
@@ -105,11 +96,8 @@ def _tile_hidden(pixels:Tensor, generated:Sequence[tuple], field:FieldWeights, t
     return h
 
 # %% ../nbs/04b_lean_field.ipynb #4f0e3cea
-def tiles(
-    count:int,
-    size:int,
-) -> Iterator[slice]: # the last may be smaller
-    "Slices of a size that cover a count."
+def tiles(count:int, size:int) -> Iterator[slice]:
+    "Slices of a size that cover a count; the last may be smaller."
     return (slice(i, i + size) for i in range(0, count, size))
 
 # %% ../nbs/04b_lean_field.ipynb #29f3c0d3
@@ -147,16 +135,18 @@ def output_backward(
     return _rms_backward(g, n, r) if field.norm else g
 
 # %% ../nbs/04b_lean_field.ipynb #571074b5
-def _block_backward(g:Tensor, trace:tuple, gain:Tensor, generated:tuple, grads:Tensor) -> tuple[Tensor, Tensor]:
-    "Gradients before a block, in place, and of its gain; `grads` (T, 2, rh²) gets those of the normalised matrices."
+def _block_backward(g:Tensor, trace:tuple, gain:Tensor, generated:list, grads:Tensor) -> tuple[Tensor, Tensor]:
+    "Gradients before a block, in place, and of its gain; `grads` (T, 2, rh²) gets those of the generated numbers."
     n, r, w, u, a = trace
-    w1, w2, *_ = generated
-    d1, d2 = grads.unbind(1)
-    d2.view(w2.shape).copy_(torch.bmm(a.mT, g))
+    (w1, length1), (w2, length2) = generated
+    d1, d2 = grads[:, 0].view(w1.shape), grads[:, 1].view(w2.shape)
+    d2.copy_(torch.bmm(a.mT, g))
     du = torch.bmm(g, w2.mT)
     du = torch.ops.aten.silu_backward.grad_input(du, u, grad_input=du)
     dw = torch.bmm(n.mT, du)
-    torch.mul(dw, gain[:, None], out=d1.view(w1.shape))
+    torch.mul(dw, gain[:, None], out=d1)
+    _normalise_backward(d1, w1, length1)
+    _normalise_backward(d2, w2, length2)
     return g.add_(_rms_backward(torch.bmm(du, w.mT), n, r)), (dw * w1).sum((0, 2))
 
 # %% ../nbs/04b_lean_field.ipynb #41d0cf21
@@ -185,10 +175,8 @@ def _lean_backward(grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inn
         h = _tile_hidden(pixels[here], generated, field, trace)
         g = output_backward(grad[here], h, field, sums)
         for i in reversed(range(len(numbers))):
-            own = grads[i][here]
-            g, gain = _block_backward(g, trace.pop(), field.gains[i], generated[i], own)
+            g, gain = _block_backward(g, trace.pop(), field.gains[i], generated[i], grads[i][here])
             sums.add(("gain", i), gain)
-            _normalise_backward(own, generated[i])
         embedding_backward(g, pixels[here], field, sums, dx[here])
     return [d.flatten(1) for d in grads]
 
