@@ -65,8 +65,8 @@ class Variant:
     ):
         kind, ending = _parse_variant(name)
         config = replace(config, **_CHANGES.get(kind, {}))
-        self.name, self.device, self.dtype = name, device, dtype
-        self.published = kind == "published"
+        self.name, self.published = name, kind == "published"
+        self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype is not torch.float32)
         self.field_impl = kind if kind in IMPLEMENTATIONS else "auto"
         self.shared = {} if shared is None else shared
         if config not in self.shared:
@@ -78,10 +78,6 @@ class Variant:
         else: run, decode = self.model, partial(paint, self.model.decoder, name=self.field_impl)
         if ending: run, decode = (_compiled(f, graphs=ending == "graphed") for f in (run, decode))
         self.run, self.decode = run, decode
-
-    def autocast(self) -> torch.autocast:
-        "The variant's precision, as a context."
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def velocity(self, x:Tensor, t:Tensor, cond:Tensor) -> Tensor:
         "One evaluation of the model in the variant's precision."

@@ -169,7 +169,7 @@ def _lean_backward(grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inn
                    dx:Tensor) -> list[Tensor]:
     "A tile's gradients in PyTorch: of generated numbers; of what patches share, into `sums`; of pixels, into `dx`."
     numbers = field.generate(s)
-    grads = [torch.empty(len(s), 2, n.shape[1] // 2, dtype=s.dtype, device=s.device) for n in numbers]
+    grads = [torch.empty_like(n).unflatten(1, (2, -1)) for n in numbers]
     for here in tiles(len(s), inner):
         generated, trace = [_matrices(n[here], field) for n in numbers], []
         h = _tile_hidden(pixels[here], generated, field, trace)
@@ -211,7 +211,7 @@ def _paint_all(pixels:Tensor, s:Tensor, table:Tensor, weights:Sequence[Tensor], 
     "The velocity of all patches, tile by tile; nothing is kept."
     with torch.autocast(s.device.type, enabled=False):
         field = FieldWeights.prepare(weights, normalise, table, s.dtype)
-        out = torch.empty(len(s), len(field.bias), pixels.shape[2], dtype=s.dtype, device=s.device)
+        out = s.new_empty(len(s), len(field.bias), pixels.shape[2])
         size, inner = _sizes_for(field, s)
         for here in tiles(len(s), size):
             PAINTERS[painter].forward(pixels[here], s[here], field, inner, out[here])
