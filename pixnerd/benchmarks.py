@@ -36,35 +36,37 @@ VARIANTS:dict[str, str] = {
     "linear": "the same transformer with a linear head",
     "off": "the same model with no field blocks"}
 _ENDINGS = ("", "compiled", "graphed")
+_CHANGES = {"linear": {"head": "linear"}, "off": {"field_depth": 0}}   # of the configuration
 
 # %% ../nbs/16_benchmarks.ipynb #bd4b32a5
-def _compiled(
-    run:Callable[..., Tensor], # a model, or a part of one
-    graphs:bool=False, # by CUDA graphs too; without a GPU they change nothing
-) -> Callable[..., Tensor]: # the same function; it compiles when first called
-    "A function through `torch.compile`."
+def _compiled(run:Callable[..., Tensor], graphs:bool=False) -> Callable[..., Tensor]:
+    "A function through `torch.compile`; it compiles when first called."
     fast = torch.compile(run, mode="reduce-overhead" if graphs else None)
     return (lambda *given: fast(*given).clone()) if graphs else fast
+
+# %% ../nbs/16_benchmarks.ipynb #d15b2b27
+def _parse_variant(name:str) -> tuple[str, str]:
+    "A variant's kind and ending; raises `ValueError` for what is none."
+    kind, _, ending = name.partition(" ")
+    if kind in VARIANTS and ending in _ENDINGS: return kind, ending
+    raise ValueError(f"variants must be of {', '.join(VARIANTS)}, with or without ' compiled' or ' graphed', "
+                     f"got {name!r}")
 
 # %% ../nbs/16_benchmarks.ipynb #63adddda
 class Variant:
     "A model and how it is computed."
     def __init__(self,
         name:str, # a name in `VARIANTS`; " compiled" after it: by `torch.compile`; " graphed": by CUDA graphs too
-        config:PixNerdConfig, # of the model
-        device:torch.device, # where
+        config:PixNerdConfig,
+        device:torch.device,
         dtype:torch.dtype=torch.float32, # of autocast
         seed:int=0, # of the weights
         shared:dict|None=None, # models made so far: variants of the same model share it
     ):
-        kind, _, ending = name.partition(" ")
-        if kind not in VARIANTS or ending not in _ENDINGS:
-            raise ValueError(f"variants must be of {', '.join(VARIANTS)}, with or without ' compiled' or ' graphed', "
-                             f"got {name!r}")
-        if kind == "linear": config = replace(config, head="linear")
-        if kind == "off": config = replace(config, field_depth=0)
-        self.name, self.device, self.dtype = name, device, dtype
-        self.published = kind == "published"
+        kind, ending = _parse_variant(name)
+        config = replace(config, **_CHANGES.get(kind, {}))
+        self.name, self.published = name, kind == "published"
+        self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype is not torch.float32)
         self.field_impl = kind if kind in IMPLEMENTATIONS else "auto"
         self.shared = {} if shared is None else shared
         if config not in self.shared:
@@ -77,10 +79,6 @@ class Variant:
         if ending: run, decode = (_compiled(f, graphs=ending == "graphed") for f in (run, decode))
         self.run, self.decode = run, decode
 
-    def autocast(self) -> torch.autocast:
-        "The variant's precision, as a context."
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
-
     def velocity(self, x:Tensor, t:Tensor, cond:Tensor) -> Tensor:
         "One evaluation of the model in the variant's precision."
         self.model.field_impl = self.field_impl
@@ -88,7 +86,7 @@ class Variant:
 
 # %% ../nbs/16_benchmarks.ipynb #81c7dd69
 @torch.no_grad()
-def _forward(variant:Variant, batch:tuple[Tensor, ...]) -> Tensor: # (B, C, H, W) velocity
+def _forward(variant:Variant, batch:tuple[Tensor, ...]) -> Tensor:
     "One forward pass."
     x, _, t, cond = batch
     return variant.velocity(x, t, cond)
@@ -121,13 +119,7 @@ _SAMPLING = SamplerSettings(method="euler", guidance_scale=3.5, guidance_interva
 
 # %% ../nbs/16_benchmarks.ipynb #973d2b8c
 @torch.no_grad()
-def _published_sample(
-    velocity:Callable, # `velocity(x, t, cond)`
-    noise:Tensor, # (B, C, H, W)
-    cond:Tensor, # (B,) class ids
-    null:Tensor, # (B,) null class
-    steps:int=50, # Euler steps
-) -> Tensor: # (B, C, H, W) images
+def _published_sample(velocity:Callable, noise:Tensor, cond:Tensor, null:Tensor, steps:int) -> Tensor:
     "Guided Euler sampling as the paper states it."
     low, high = _SAMPLING.guidance_interval
     x, pair = noise, torch.cat([null, cond])
@@ -141,24 +133,16 @@ def _published_sample(
 
 # %% ../nbs/16_benchmarks.ipynb #c6e901b1
 @torch.inference_mode()
-def _sample(
-    variant:Variant,
-    batch:tuple[Tensor, ...], # the noise and the conditions are used
-    steps:int=10, # Euler steps
-) -> Tensor: # (B, C, H, W) images
-    "Guided Euler sampling on (0.1, 1), scale 3.5."
+def _sample(variant:Variant, batch:tuple[Tensor, ...], steps:int=10) -> Tensor:
+    "Images from the batch's noise and conditions."
     _, noise, _, cond = batch
     null = torch.full_like(cond, variant.model.config.num_classes)              # a text model's: zeros
     if variant.published: return _published_sample(variant.velocity, noise, cond, null, steps)
     return sample(variant.velocity, noise, cond, null, _SAMPLING, steps=steps)
 
 # %% ../nbs/16_benchmarks.ipynb #4f72d1af
-def _decode(
-    variant:Variant,
-    batch:tuple[Tensor, ...], # the noise is painted
-    backward:bool=False, # and the gradients too
-) -> None:
-    "The decoder alone, for tokens that cost nothing."
+def _decode(variant:Variant, batch:tuple[Tensor, ...], backward:bool=False) -> None:
+    "The decoder alone, on the batch's noise, for tokens that cost nothing."
     c, x = variant.model.config, batch[1]
     patches, g = patchify(x, c.patch), torch.Generator(x.device).manual_seed(0)
     s = torch.randn(*patches.shape[:2], c.width, device=x.device, generator=g).requires_grad_(backward)
@@ -172,11 +156,8 @@ TASKS:dict[str, Callable] = { # name -> what to do with a variant and a batch
     "decoder": _decode, "decoder gradients": partial(_decode, backward=True)}
 
 # %% ../nbs/16_benchmarks.ipynb #1a8ea698
-def _peak_bytes(
-    run:Callable[[], object], # what to measure; it has run before
-    device:torch.device, # where
-) -> int: # bytes: the most alive at once, above what was there before
-    "The peak memory of a run: counted exactly, and on a GPU by its allocator."
+def _peak_bytes(run:Callable[[], object], device:torch.device) -> int:
+    "The peak memory of a run that is not the first: counted exactly, and on a GPU by its allocator."
     if device.type != "cuda":
         with Meter() as meter: run()
         return meter.peak
@@ -188,12 +169,8 @@ def _peak_bytes(
     return torch.cuda.max_memory_allocated() - before
 
 # %% ../nbs/16_benchmarks.ipynb #12323ff1
-def _task_operations(
-    task:str, # a name in `TASKS`
-    config:PixNerdConfig, # of the model
-    steps:int, # of task sample
-) -> float: # operations of its products for one image
-    "How much a task has to multiply."
+def _task_operations(task:str, config:PixNerdConfig, steps:int) -> float:
+    "How much a task has to multiply for one image."
     parts = operations(config)
     if task.startswith("decoder"):
         head = (f"{config.head} head", "writing weights", "painting pixels", "first and last layer")
@@ -202,34 +179,14 @@ def _task_operations(
     return sum(parts.values()) * passes.get(task, 3)
 
 # %% ../nbs/16_benchmarks.ipynb #222450e5
-def _make_batch(
-    c:PixNerdConfig, # of the model
-    count:int, # images
-    device:torch.device|str="cpu",
-    seed:int=0,
-) -> tuple[Tensor, ...]: # clean images and noise (B, C, H, W), times (B,), class ids (B,) or encoded text (B, L, D)
-    "Something to work on: cost does not depend on what it shows."
+def _make_batch(c:PixNerdConfig, count:int, device:torch.device|str="cpu", seed:int=0) -> tuple[Tensor, ...]:
+    "Clean images, noise, times and conditions; cost does not depend on what they show."
     g, size = torch.Generator().manual_seed(seed), (count, c.channels, c.image_size, c.image_size)
     images, noise = torch.randn(size, generator=g), torch.randn(size, generator=g)
     t = torch.rand(count, generator=g)
     if c.text_width: cond = torch.randn(count, c.text_tokens, c.text_width, generator=g)
     else: cond = torch.randint(c.num_classes, (count,), generator=g)
     return tuple(x.to(device) for x in (images, noise, t, cond))
-
-# %% ../nbs/16_benchmarks.ipynb #7fcd96d2
-def _parse_list(
-    text:str, # with commas
-    name:str, # of the setting, for the error
-    kind:type=str, # of the entries
-    known:Iterable[str]=(), # what is allowed; empty: everything
-) -> list: # raises `ValueError` for what is not
-    "Parse a list of settings."
-    try: found = [kind(part.strip()) for part in text.split(",")]
-    except ValueError: raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
-    for entry in found:
-        if known and entry not in known: raise ValueError(f"{name} must be of {', '.join(known)}, got {entry!r}")
-        if kind is int and entry < 0: raise ValueError(f"{name} must not be negative, got {entry}")
-    return found
 
 # %% ../nbs/16_benchmarks.ipynb #e4f66177
 @dataclass(frozen=True)
@@ -252,31 +209,40 @@ class BenchConfig:
     out:str = option("runs/bench.json", "file of the results; written after every measurement")
 
     def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        c = self.model_config
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be one of auto, fp32, bf16, got {self.precision!r}")
         for name in ("rounds", "steps"):
             if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        c = self.model_config
         if c.text_width and "published" in self.variants:
             raise ValueError(f"variants must be without 'published', the class model's arithmetic, for {self.preset}, "
                              f"got {self.variants!r}")
+        side = c.image_size // c.patch
         for size in self.entries("sizes"):
-            if size and size * c.patch % c.image_size:
-                side = c.image_size // c.patch
+            if size % side:
                 raise ValueError(f"sizes must be multiples of {side} for {self.preset}, its patches a side, got {size}")
         for name in ("batches", "variants", "tasks"): self.entries(name)
 
-    def entries(self, name:str) -> list: # its entries; raises `ValueError` for unknown ones
-        "One of the settings that are lists."
-        known = {"tasks": TASKS, "variants": [f"{kind} {end}".strip() for kind in VARIANTS for end in _ENDINGS]}
-        return _parse_list(getattr(self, name), name, str if name in known else int, known.get(name, ()))
+    def entries(self,
+        name:str, # sizes, batches, variants or tasks
+    ) -> list: # raises `ValueError` for unknown ones
+        "The entries of a setting that is a list."
+        text = getattr(self, name)
+        found = [part.strip() for part in text.split(",")]
+        for entry in found:
+            if name == "variants": _parse_variant(entry)
+            if name == "tasks" and entry not in TASKS:
+                raise ValueError(f"tasks must be of {', '.join(TASKS)}, got {entry!r}")
+        if name in ("variants", "tasks"): return found
+        try: numbers = [int(entry) for entry in found]
+        except ValueError: raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
+        if min(numbers) < 0: raise ValueError(f"{name} must not be negative, got {min(numbers)}")
+        return numbers
 
     @property
     def model_config(self) -> PixNerdConfig:
         "The model to measure."
-        c = PRESETS[self.preset].config
+        c = PRESETS.pick(self.preset).config
         return replace(c, depth=self.depth or c.depth, field_depth=self.field_depth or c.field_depth)
 
     @property
@@ -291,75 +257,60 @@ class BenchConfig:
             larger = replace(c, image_size=size, patch=c.patch * size // c.image_size) if size else c
             for batch in self.entries("batches"): yield larger, batch
 
-# %% ../nbs/16_benchmarks.ipynb #1fa3a328
-def _fits(run:Callable[[], object]) -> bool: # whether there was memory enough
-    "Try, and come back."
-    try: run()
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return False
-    return True
-
 # %% ../nbs/16_benchmarks.ipynb #e4c4a58d
-def _measure(
-    b:BenchConfig, # what to measure
-    config:PixNerdConfig, # of the model
-    count:int, # images
-) -> Iterator[dict]: # a row for every task and variant
-    "Measure one case: time, ratio, peak memory, images a second, share of the machine's rate of products."
+def _measure(b:BenchConfig, config:PixNerdConfig, count:int) -> Iterator[dict]:
+    "Measure a case, a row for every task and variant."
     device, shared = pick_device(b.device), {}
     dtype, batch = pick_precision(b.precision, device), _make_batch(config, count, device, b.seed)
     variants = {name: Variant(name, config, device, dtype, b.seed, shared) for name in b.entries("variants")}
     limit = roofline(device, dtype)["operations"]
     for task in b.entries("tasks"):
         options = {"steps": b.steps} if task == "sample" else {}
-        runs = {name: partial(TASKS[task], variant, batch, **options) for name, variant in variants.items()}
-        runs = {name: run for name, run in runs.items() if _fits(run)}
+        runs = {}
+        for name, variant in variants.items():
+            runs[name] = partial(TASKS[task], variant, batch, **options)
+            try: runs[name]()
+            except torch.OutOfMemoryError:
+                del runs[name]
+                torch.cuda.empty_cache()
         found = paired(runs, b.rounds, device, warm=False) if runs else {}
         for name, variant in variants.items():
             row = {"task": task, "variant": name, "size": config.image_size, "batch": count}
-            if name not in found: yield row | {"out_of_memory": True}
-            else:
-                seconds = found[name]["seconds"]
-                rate = count * _task_operations(task, variant.model.config, b.steps) / seconds
-                yield row | found[name] | {"peak_bytes": _peak_bytes(runs[name], device),
-                                           "images_per_second": count / seconds, "utilisation": rate / limit}
+            if name not in found:
+                yield row | {"out_of_memory": True}
+                continue
+            rate = count / found[name]["seconds"]
+            work = _task_operations(task, variant.model.config, b.steps)
+            yield row | found[name] | {"peak_bytes": _peak_bytes(runs[name], device), "images_per_second": rate,
+                                       "utilisation": rate * work / limit}
 
 # %% ../nbs/16_benchmarks.ipynb #3d741c62
-def _held_bytes(
-    c:PixNerdConfig, # of the model
-    variants:Iterable[str], # what is compared
-    tasks:Iterable[str], # what they do
-) -> int: # bytes of weights, and where there is training of gradients, Adam's moments and the average
-    "What the models of a benchmark hold, whatever the batch."
-    kinds, held = {name.partition(" ")[0] for name in variants}, 0
-    models = ((c, kinds - {"linear", "off"}), (replace(c, head="linear"), kinds & {"linear"}),
-              (replace(c, field_depth=0), kinds & {"off"}))
-    for config, own in models:
-        if not own: continue
-        optimisers = len({kind == "published" for kind in own}) if "train" in tasks else 0
-        copies = 1 + bool({"gradients", "train"} & set(tasks)) + 3 * optimisers
+def _held_bytes(c:PixNerdConfig, variants:Iterable[str], tasks:Iterable[str]) -> int:
+    "What a benchmark's models hold: weights, and where there is training gradients, Adam's moments and the average."
+    optimisers, held = {}, 0                                  # model -> whether published, plain or both
+    for kind in {name.partition(" ")[0] for name in variants}:
+        optimisers.setdefault(replace(c, **_CHANGES.get(kind, {})), set()).add(kind == "published")
+    for config, kinds in optimisers.items():
+        copies = 1 + bool({"gradients", "train"} & set(tasks)) + 3 * len(kinds) * ("train" in tasks)
         held += 4 * copies * sum(count_parameters(config).values())
     return held
 
 # %% ../nbs/16_benchmarks.ipynb #80d9cc4c
-def _check_room(b:BenchConfig) -> None: # raises `ValueError` where the system would have to end it
+def _check_room(b:BenchConfig) -> None:
     "Refuse a benchmark whose models alone do not fit into this machine."
     if not hasattr(os, "sysconf"): return                                   # a system that does not tell
     need = _held_bytes(b.model_config, b.entries("variants"), b.entries("tasks"))
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if need > .9 * there:
-        raise ValueError(f"preset {b.preset} with these variants and tasks needs {need / 1e9:.0f} GB of memory before "
-                         f"the first image, this machine has {there / 1e9:.0f}: choose a smaller preset, fewer "
-                         "variants or tasks, or --quick")
+        raise ValueError(f"{b.preset} needs {need / 1e9:.0f} GB of memory before the first image, this machine has "
+                         f"{there / 1e9:.0f}: choose a smaller preset, fewer variants or tasks, or --quick")
 
 # %% ../nbs/16_benchmarks.ipynb #ca46a95d
 def bench(
-    b:BenchConfig, # what to measure
+    b:BenchConfig,
 ) -> Iterator[dict]: # rows, as they come; the file is written after each
     "Measure everything asked for."
-    device, out = pick_device(b.device), Path(b.out)
-    rows = []
+    device, out, rows = pick_device(b.device), Path(b.out), []
     if device.type == "cpu": _check_room(b)
     if out.exists(): raise ValueError(f"out {b.out} already exists: choose another, nothing was overwritten")
     about = {"settings": asdict(b), "made_by": provenance(device)}
@@ -379,19 +330,19 @@ def bench_table(
     rows:Iterable[dict], # from `bench`
 ) -> str: # lines of text
     "The results of a benchmark, one line each."
-    lines = [f"{'task':17s} {'variant':20s} {'size':>5s} {'batch':>5s} {'seconds':>9s} {'speed ratio':>21s} "
-             f"{'peak MiB':>9s} {'images/s':>9s} {'of peak':>8s}"]
+    case = "{task:17s} {variant:20s} {size:5d} {batch:5d} "
+    found = ("{seconds:9.4f} {ratio:7.2f} ({low:.2f}–{high:.2f}) {mib:9.1f} {images_per_second:9.2f} "
+             "{utilisation:8.0%}")
+    lines = ["task              variant               size batch"
+             "   seconds           speed ratio  peak MiB  images/s  of peak"]
     for r in rows:
-        line = f"{r['task']:17s} {r['variant']:20s} {r['size']:5d} {r['batch']:5d} "
-        if "out_of_memory" in r: lines.append(line + "out of memory")
-        else: lines.append(line + f"{r['seconds']:9.4f} {r['ratio']:7.2f} ({r['low']:.2f}–{r['high']:.2f}) "
-                                  f"{r['peak_bytes'] / 2 ** 20:9.1f} {r['images_per_second']:9.2f} "
-                                  f"{r['utilisation']:8.0%}")
+        rest = "out of memory" if "out_of_memory" in r else found.format(**r, mib=r["peak_bytes"] / 2 ** 20)
+        lines.append(case.format(**r) + rest)
     return "\n".join(lines)
 
 # %% ../nbs/16_benchmarks.ipynb #ca75b6e2
 def training_memory(
-    config:PixNerdConfig, # of the model
+    config:PixNerdConfig,
     variant:str, # a name in `VARIANTS`
     batch:int, # images
     dtype:torch.dtype=torch.bfloat16, # of autocast

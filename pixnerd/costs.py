@@ -26,7 +26,7 @@ from .reference import published_attention, published_norm
 
 # %% ../nbs/15a_costs.ipynb #fe623e85
 def operations(
-    c:PixNerdConfig, # of the model
+    c:PixNerdConfig,
 ) -> dict[str, float]: # part -> operations of its products for one image, forward
     "The products of a forward pass, part by part."
     n, q = (c.image_size // c.patch) ** 2, c.patch ** 2                     # tokens; pixels of a patch
@@ -80,10 +80,8 @@ class Meter(TorchDispatchMode):
         return out
 
 # %% ../nbs/15a_costs.ipynb #f4442a59
-def _cost(
-    run:Callable[[], Tensor], # what to count
-) -> dict[str, float]: # operations of products and bytes moved, forward and backward; bytes kept in between
-    "What a piece of arithmetic costs."
+def _cost(run:Callable[[], Tensor]) -> dict[str, float]:
+    "Operations of products and bytes moved, forward and backward; bytes kept in between."
     with FlopCounterMode(display=False) as work, Meter() as meter: y = run()
     kept = meter.alive
     with FlopCounterMode(display=False) as back, Meter() as after: y.backward(torch.empty_like(y))
@@ -91,11 +89,8 @@ def _cost(
             "forward bytes": meter.moved, "backward bytes": after.moved, "kept bytes": kept}
 
 # %% ../nbs/15a_costs.ipynb #b0443875
-def _pieces(
-    c:PixNerdConfig, # of a class model with a field
-    images:int=1, # how many
-) -> dict[str, tuple[int, Callable[[], Tensor]]]: # part -> how often it occurs, and the arithmetic of one
-    "The parts of a forward pass, each on its own."
+def _pieces(c:PixNerdConfig, images:int=1) -> dict[str, tuple[int, Callable[[], Tensor]]]:
+    "The parts of a class model's forward pass, each on its own: how often it occurs, and the arithmetic of one."
     tokens, q, h = (c.image_size // c.patch) ** 2, c.patch ** 2, c.field_width
     n = images * tokens
     model = PixNerd(replace(c, depth=1, field_depth=1))
@@ -147,8 +142,7 @@ def paired(
     warm:bool=True, # a turn before the first, which does not count
 ) -> dict[str, dict]: # for each: median seconds, and the baseline's time over its own: median and quartiles
     "Time several things in turns."
-    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
-    wait = waits.get(torch.device(device).type, lambda: None)
+    wait = torch.get_device_module(device).synchronize
     seconds = {name: [] for name in runs}
     for i in range(-warm, rounds):
         for name in runs if i % 2 else reversed(runs):
@@ -157,8 +151,7 @@ def paired(
             runs[name]()
             wait()
             if i >= 0: seconds[name].append(time.perf_counter() - start)
-    base = np.array(next(iter(seconds.values())))
-    out = {}
+    base, out = np.array(next(iter(seconds.values()))), {}
     for name, own in seconds.items():
         low, ratio, high = np.quantile(base / np.array(own), (.25, .5, .75)).tolist()
         out[name] = {"seconds": float(np.median(own)), "ratio": ratio, "low": low, "high": high}
@@ -166,7 +159,7 @@ def paired(
 
 # %% ../nbs/15a_costs.ipynb #7b3ecb0c
 def roofline(
-    device:torch.device|str="cpu", # what to measure
+    device:torch.device|str="cpu",
     dtype:torch.dtype=torch.float32, # of the products
     size:int=2048, # side of the matrices; the copy is of 16 million float32 numbers
 ) -> dict[str, float]: # operations a second of products, bytes a second of copying (read and written)
@@ -188,11 +181,9 @@ def roofline_shares(
     out = {}
     for name, (times, run) in _pieces(config, images).items():
         if not times: continue
-        counted = _cost(run)
-        grad = run().detach()
+        counted, grad = _cost(run), run().detach()
         seconds = paired({name: lambda: run().backward(grad)}, 3)[name]["seconds"]
-        work = counted["forward operations"] + counted["backward operations"]
-        moved = counted["forward bytes"] + counted["backward bytes"]
-        out[name] = {"times": times, "seconds": seconds, "products": work / limits["operations"] / seconds,
-                     "bytes": moved / limits["bytes"] / seconds}
+        needed = {what: sum(counted[f"{way} {what}"] for way in ("forward", "backward")) / rate / seconds
+                  for what, rate in limits.items()}
+        out[name] = {"times": times, "seconds": seconds, "products": needed["operations"], "bytes": needed["bytes"]}
     return out

@@ -20,12 +20,11 @@ from .neural_field import NeuralField
 from .triton_field import PAINTERS          # the lean field's table, with the kernel in it
 
 # %% ../nbs/04d_implementations.ipynb #943d641d
-def _why_not_lean() -> str|None: # None: it can run
+def _why_not_lean() -> str|None:
     "Why the lean field cannot run here, if it cannot."
     if torch.compiler.is_compiling(): return None
     if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
         return "forward derivatives and function transforms go through the plain field only"
-    return None
 
 # %% ../nbs/04d_implementations.ipynb #f597d874
 @cache
@@ -40,10 +39,7 @@ def _interprets() -> bool:
     return type(sys.modules["triton.language"].cdiv).__name__ == "InterpretedFunction"
 
 # %% ../nbs/04d_implementations.ipynb #0682bccc
-def _why_not_fused(
-    field:NeuralField,
-    s:Tensor, # (B, N, d) tokens
-) -> str|None: # None: it can run
+def _why_not_fused(field:NeuralField, s:Tensor) -> str|None:
     "Why the fused kernel cannot run here, if it cannot."
     if not _has_triton(): return "Triton is not installed"
     if not s.is_cuda and not _interprets():
@@ -53,13 +49,12 @@ def _why_not_fused(
     width = field.blocks[0].width
     hidden = field.blocks[0].weight_generator.out_features // (2 * width)
     if width > 128 or hidden > 256:
-        return ("the kernel holds fields of width up to 128 and hidden width up to 256 on the chip, "
-                f"got {width} and {hidden}")
+        return f"the kernel holds width up to 128 and hidden width up to 256 on the chip, got {width} and {hidden}"
     return _why_not_lean()
 
 # %% ../nbs/04d_implementations.ipynb #4535ad13
-def _is_hooked(field:NeuralField) -> bool: # False while a compiler traces
-    "Whether forward hooks listen to a field or its parts."
+def _is_hooked(field:NeuralField) -> bool:
+    "Whether forward hooks listen to a field or its parts; False while a compiler traces."
     if torch.compiler.is_compiling(): return False
     return any(m._forward_hooks or m._forward_pre_hooks for m in field.modules())
 
@@ -68,17 +63,15 @@ IMPLEMENTATIONS = ("auto", "plain", *PAINTERS) # names a user may give
 
 # %% ../nbs/04d_implementations.ipynb #dd8f0015
 def check_implementation(
-    name:str, # as given by a user
-) -> str: # the same; raises `ValueError` for an unknown one
+    name:str,
+) -> str: # the same; raises `ValueError` where it is not in `IMPLEMENTATIONS`
     "Refuse a name that is no implementation."
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"field_impl must be one of {', '.join(IMPLEMENTATIONS)}, got {name!r}")
-    return name
+    if name in IMPLEMENTATIONS: return name
+    raise ValueError(f"field_impl must be one of {', '.join(IMPLEMENTATIONS)}, got {name!r}")
 
 # %% ../nbs/04d_implementations.ipynb #17b4ce91
-def default_implementation(
-) -> str: # "auto", or what the environment variable PIXNERD_FIELD_IMPL says
-    "The implementation that a fresh model asks for."
+def default_implementation() -> str:
+    "What a fresh model asks for: the environment variable PIXNERD_FIELD_IMPL, or auto."
     return check_implementation(os.environ.get("PIXNERD_FIELD_IMPL", "auto"))
 
 # %% ../nbs/04d_implementations.ipynb #35c170f5
@@ -95,7 +88,7 @@ def choose_implementation(
 ) -> str: # plain, lean or fused; raises `ValueError` where the named one cannot run
     "Decide how a field is computed."
     if check_implementation(name) == "plain" or name == "auto" and _is_hooked(field): return "plain"
-    order = (name,) if name != "auto" else ("fused", "lean") if s.is_cuda else ("lean",)
+    order = [name] if name != "auto" else ["fused", "lean"] if s.is_cuda else ["lean"]
     for wanted in order:
         reason = _why_not_fused(field, s) if wanted == "fused" else _why_not_lean()
         if not reason: return wanted

@@ -12,10 +12,19 @@ import torch
 from torch import Tensor
 
 from .lean_field import (
-    PAINTERS, FieldShape, FieldWeights, GradientSums, TilePainter, embedding_backward, output_backward)
+    PAINTERS, FieldWeights, GradientSums, TilePainter, embedding_backward, output_backward, tiles)
 
 # %% ../nbs/04c_triton_field.ipynb #00abb565
 constexpr = type("constexpr", (), {"__triton_builtin__": True})   # stands in for Triton's own, where Triton is absent
+
+# %% ../nbs/04c_triton_field.ipynb #ae5e1c8e
+def _load(at, inside):
+    "Triton: numbers as float32; zeros outside."
+    return tl.load(at, mask=inside, other=0.).to(tl.float32)
+
+def _dot(a, b):
+    "Triton: a product of matrices, exact but for its sums."
+    return tl.dot(a, b, input_precision="ieee")
 
 # %% ../nbs/04c_triton_field.ipynb #2e2820a3
 def _block_forward(h, W, gain, k, H:constexpr, RH:constexpr, HB:constexpr, JB:constexpr, N1:constexpr, N2:constexpr):
@@ -28,10 +37,10 @@ def _block_forward(h, W, gain, k, H:constexpr, RH:constexpr, HB:constexpr, JB:co
         j = start + tl.arange(0, JB)
         inside = (k[:, None] < H) & (j[None, :] < RH)
         w1 = tl.load(W + k[:, None] * RH + j[None, :], mask=inside, other=0.)
-        u = tl.dot(n, w1, input_precision="ieee")
-        if N1: u *= 1 / tl.maximum(tl.sqrt(tl.sum(w1.to(tl.float32) * w1.to(tl.float32), 0)), 1e-12)[None, :]
+        u = _dot(n, w1)
+        if N1: u *= _inverse_lengths(w1, N1)[None, :]
         w2 = tl.load(W + H * RH + j[:, None] * H + k[None, :], mask=tl.trans(inside), other=0.)
-        more += tl.dot((u * tl.sigmoid(u)).to(w2.dtype), w2, input_precision="ieee")
+        more += _dot((u * tl.sigmoid(u)).to(w2.dtype), w2)
         if N2: squares2 += tl.sum(w2.to(tl.float32) * w2.to(tl.float32), 0)
     if N2: more *= 1 / tl.maximum(tl.sqrt(squares2), 1e-12)[None, :]
     return more
@@ -49,21 +58,19 @@ def _forward_kernel(
     k = tl.arange(0, HB)
     inside = (q[:, None] < Q) & (k[None, :] < H)
     at = q[:, None] * H + k[None, :]
-    h = tl.load(place + at, mask=inside, other=0.).to(tl.float32)
+    h = _load(place + at, inside)
     for c in tl.static_range(COLOURS):
-        x = tl.load(pixels + (t * COLOURS + c) * Q + q, mask=q < Q, other=0.).to(tl.float32)
-        h += x[:, None] * tl.load(colour + c * H + k, mask=k < H, other=0.).to(tl.float32)[None, :]
+        h += _load(pixels + (t * COLOURS + c) * Q + q, q < Q)[:, None] * _load(colour + c * H + k, k < H)[None, :]
     before = trace + t * (DEPTH + 1) * Q * H                      # of this patch: pixels before each block, and after
     for b in range(DEPTH):
-        if KEEP: tl.store(before + b * Q * H + at, h.to(trace.dtype.element_ty), mask=inside)
-        gain = tl.load(gains + b * H + k, mask=k < H, other=0.).to(tl.float32)
-        h += _block_forward(h, numbers + (t * DEPTH + b) * 2 * H * RH, gain, k, H, RH, HB, JB, N1, N2)
-    if KEEP: tl.store(before + DEPTH * Q * H + at, h.to(trace.dtype.element_ty), mask=inside)
+        if KEEP: tl.store(before + b * Q * H + at, h, mask=inside)
+        W = numbers + (t * DEPTH + b) * 2 * H * RH
+        h += _block_forward(h, W, _load(gains + b * H + k, k < H), k, H, RH, HB, JB, N1, N2)
+    if KEEP: tl.store(before + DEPTH * Q * H + at, h, mask=inside)
     if NORM: h *= tl.rsqrt(tl.sum(h * h, 1) / H + 1e-6)[:, None]
     for c in tl.static_range(CHANNELS):
-        w = tl.load(last + c * H + k, mask=k < H, other=0.).to(tl.float32)
-        v = tl.sum(h * w[None, :], 1) + tl.load(bias + c).to(tl.float32)
-        tl.store(out + (t * CHANNELS + c) * Q + q, v.to(out.dtype.element_ty), mask=q < Q)
+        v = tl.sum(h * _load(last + c * H + k, k < H)[None, :], 1) + tl.load(bias + c).to(tl.float32)
+        tl.store(out + (t * CHANNELS + c) * Q + q, v, mask=q < Q)
 
 # %% ../nbs/04c_triton_field.ipynb #1e30ebe8
 def _inverse_lengths(w, ON:constexpr):
@@ -85,21 +92,19 @@ def _block_backward(h, g, gain, w1, w2, H:constexpr):
     r = tl.rsqrt(tl.sum(h * h, 1) / H + 1e-6)[:, None]
     m = h * r
     n = (m * gain[None, :]).to(kind)
-    u = tl.dot(n, w1, input_precision="ieee")
+    u = _dot(n, w1)
     s = tl.sigmoid(u)
     a = u * s
     d = g.to(kind)
-    du = (tl.dot(d, tl.trans(w2), input_precision="ieee") * (s + a * (1 - s))).to(kind)
-    dn = tl.dot(du, tl.trans(w1), input_precision="ieee")
+    du = (_dot(d, tl.trans(w2)) * (s + a * (1 - s))).to(kind)
+    dn = _dot(du, tl.trans(w1))
     dm = dn * gain[None, :]
     dh = g + r * (dm - m * (tl.sum(dm * m, 1) / H)[:, None])
-    d1 = tl.dot(tl.trans(n), du, input_precision="ieee")
-    d2 = tl.dot(tl.trans(a.to(kind)), d, input_precision="ieee")
-    return dh, tl.sum(dn * m, 0), d1, d2
+    return dh, tl.sum(dn * m, 0), _dot(tl.trans(n), du), _dot(tl.trans(a.to(kind)), d)
 
 # %% ../nbs/04c_triton_field.ipynb #dd347757
 def _backward_kernel(
-    trace, grad, numbers, gains, dnumbers, dgains, # see `_launch_backward`
+    trace, grad, numbers, gains, dnumbers, dgains, # see `_fused_backward`
     Q:constexpr, H:constexpr, RH:constexpr, DEPTH:constexpr, # sizes
     N1:constexpr, N2:constexpr, QB:constexpr, HB:constexpr, JB:constexpr, # as in `_forward_kernel`
 ):
@@ -112,15 +117,14 @@ def _backward_kernel(
     at2 = H * RH + j[:, None] * H + k[None, :]
     for i in range(DEPTH):
         b = DEPTH - 1 - i
-        W = numbers + (t * DEPTH + b) * 2 * H * RH
-        D = dnumbers + (t * DEPTH + b) * 2 * H * RH
-        w1 = tl.load(W + at1, mask=inside, other=0.)
-        w2 = tl.load(W + at2, mask=tl.trans(inside), other=0.)
+        own = (t * DEPTH + b) * 2 * H * RH
+        w1 = tl.load(numbers + own + at1, mask=inside, other=0.)
+        w2 = tl.load(numbers + own + at2, mask=tl.trans(inside), other=0.)
         short1 = _inverse_lengths(w1, N1)
         short2 = _inverse_lengths(w2, N2)
-        w1 = (w1 * short1[None, :]).to(W.dtype.element_ty)
-        w2 = (w2 * short2[None, :]).to(W.dtype.element_ty)
-        gain = tl.load(gains + b * H + k, mask=k < H, other=0.).to(tl.float32)
+        w1 = (w1 * short1[None, :]).to(w1.dtype)
+        w2 = (w2 * short2[None, :]).to(w2.dtype)
+        gain = _load(gains + b * H + k, k < H)
         dgain = tl.zeros((HB,), tl.float32)
         d1 = tl.zeros((HB, JB), tl.float32)
         d2 = tl.zeros((JB, HB), tl.float32)
@@ -128,105 +132,74 @@ def _backward_kernel(
             q = start + tl.arange(0, QB)
             mask = (q[:, None] < Q) & (k[None, :] < H)
             at = q[:, None] * H + k[None, :]
-            h = tl.load(trace + (t * (DEPTH + 1) + b) * Q * H + at, mask=mask, other=0.).to(tl.float32)
-            g = tl.load(grad + t * Q * H + at, mask=mask, other=0.).to(tl.float32)
+            h = _load(trace + (t * (DEPTH + 1) + b) * Q * H + at, mask)
+            g = _load(grad + t * Q * H + at, mask)
             dh, more, more1, more2 = _block_backward(h, g, gain, w1, w2, H)
             dgain += more
             d1 += more1
             d2 += more2
-            tl.store(grad + t * Q * H + at, dh.to(grad.dtype.element_ty), mask=mask)
+            tl.store(grad + t * Q * H + at, dh, mask=mask)
         tl.store(dgains + (t * DEPTH + b) * H + k, dgain, mask=k < H)
-        tl.store(D + at1, _columns_backward(d1, w1, short1, N1).to(D.dtype.element_ty), mask=inside)
-        tl.store(D + at2, _columns_backward(d2, w2, short2, N2).to(D.dtype.element_ty), mask=tl.trans(inside))
+        tl.store(dnumbers + own + at1, _columns_backward(d1, w1, short1, N1), mask=inside)
+        tl.store(dnumbers + own + at2, _columns_backward(d2, w2, short2, N2), mask=tl.trans(inside))
         tl.debug_barrier()
 
 # %% ../nbs/04c_triton_field.ipynb #5bd8d8e4
 @cache
-def _load_kernels() -> tuple: # the forward and the backward kernel
-    "Import Triton, and hand it the kernels and what they call."
+def _load_kernels() -> tuple:
+    "Import Triton, hand it the kernels and what they call, and return the two kernels, forward and backward."
     global tl
     import triton
     import triton.language as tl
-    for f in (_block_forward, _forward_kernel, _inverse_lengths, _columns_backward, _block_backward, _backward_kernel):
+    for f in (_load, _dot, _inverse_lengths, _columns_backward, _block_forward, _block_backward,
+              _forward_kernel, _backward_kernel):
         globals()[f.__name__] = triton.jit(f)
     return _forward_kernel, _backward_kernel
 
 # %% ../nbs/04c_triton_field.ipynb #4f750f7d
-def _power_of_two(n:int) -> int: # at least 16, the least that `tl.dot` takes
-    "The next power of two."
+def _power_of_two(n:int) -> int:
+    "The next power of two, and at least 16, the least that `tl.dot` takes."
     return max(16, 1 << (n - 1).bit_length())
 
 # %% ../nbs/04c_triton_field.ipynb #48ac48f3
-def _kernel_sizes(
-    shape:FieldShape,
-    numbers:int, # 2rh²
-    pixels:int, # Q
-) -> dict[str, int|bool]: # what both kernels take as constants
-    "Sizes, and widths as powers of two."
-    hidden = numbers // (2 * shape.width)
-    return {"Q": pixels, "H": shape.width, "RH": hidden, "DEPTH": shape.depth, "N1": "W1" in shape.normalise,
-            "N2": "W2" in shape.normalise, "HB": _power_of_two(shape.width), "JB": _power_of_two(hidden)}
+def _constants(field:FieldWeights, numbers:Tensor) -> dict[str, int|bool]:
+    "What both kernels take as constants, for numbers (T, depth, 2rh²)."
+    pixels, width = field.place.shape
+    hidden = numbers.shape[2] // (2 * width)
+    return {"Q": pixels, "H": width, "RH": hidden, "DEPTH": numbers.shape[1], "N1": "W1" in field.normalise,
+            "N2": "W2" in field.normalise, "HB": _power_of_two(width), "JB": _power_of_two(hidden), "num_warps": 8}
 
 # %% ../nbs/04c_triton_field.ipynb #f97dad69
-def _launch_forward(
-    pixels:Tensor, # (T, C, Q) noisy pixels
-    numbers:Tensor, # (T, depth, 2rh²) what the tokens generated
-    field:FieldWeights,
-    channels:int, # of the velocity
-    trace:Tensor|None=None, # (T, depth + 1, Q, h): gets the pixels before each block and after the last
-) -> Tensor: # (T, channels, Q) velocity
-    "Run the forward kernel on a tile."
-    sizes = _kernel_sizes(field.shape, numbers.shape[2], pixels.shape[2])
-    sizes |= {"JB": min(64, sizes["JB"]), "QB": min(128, _power_of_two(sizes["Q"]))}
-    out = torch.empty(len(pixels), channels, sizes["Q"], dtype=numbers.dtype, device=numbers.device)
-    gains = torch.stack([block.gain for block in field.blocks])
-    given = [x.contiguous() for x in (pixels, field.colour, field.place, numbers, gains, field.last, field.bias)]
-    _load_kernels()[0][(len(pixels), -(-sizes["Q"] // sizes["QB"]))](
-        *given, out, out if trace is None else trace, COLOURS=field.shape.colours, CHANNELS=channels,
-        NORM=field.shape.norm, KEEP=trace is not None, num_warps=8, **sizes)
-    return out
-
-# %% ../nbs/04c_triton_field.ipynb #b15d179b
-def _launch_backward(
-    trace:Tensor, # (T, depth + 1, Q, h) from `_launch_forward`
-    g:Tensor, # (T, Q, h) gradient after the last block; changed in place
-    numbers:Tensor, # (T, depth, 2rh²) what the tokens generated
-    dnumbers:Tensor, # (T, depth, 2rh²): gets the gradients
-    field:FieldWeights,
-    sums:GradientSums, # gets the gains' gradients
-) -> Tensor: # (T, Q, h) gradient before the first block
-    "Run the backward kernel on a tile."
-    sizes = _kernel_sizes(field.shape, numbers.shape[2], trace.shape[2])
-    gains = torch.stack([block.gain for block in field.blocks])
-    dgains = torch.empty(len(trace), *gains.shape, dtype=torch.promote_types(g.dtype, torch.float32), device=g.device)
-    _load_kernels()[1][(len(trace),)](
-        trace, g, numbers, gains, dnumbers, dgains, QB=min(32, _power_of_two(sizes["Q"])), num_warps=8, **sizes)
-    for i, dgain in enumerate(dgains.sum(0)): sums.add(("gain", i), dgain)
-    return g
+def _launch_forward(pixels:Tensor, numbers:Tensor, field:FieldWeights, out:Tensor, trace:Tensor|None=None) -> None:
+    "Fill `out` with a tile's velocity, and `trace` (T, depth + 1, Q, h) with pixels before each block and at the end."
+    constants = _constants(field, numbers)
+    size = min(128, _power_of_two(constants["Q"]))
+    constants |= {"QB": size, "JB": min(64, constants["JB"]), "COLOURS": len(field.colour), "CHANNELS": out.shape[1],
+                  "NORM": field.norm, "KEEP": trace is not None}
+    given = (pixels, field.colour, field.place, numbers, torch.stack(field.gains), field.last, field.bias)
+    _load_kernels()[0][(len(pixels), -(-constants["Q"] // size))](
+        *(x.contiguous() for x in given), out, out if trace is None else trace, **constants)
 
 # %% ../nbs/04c_triton_field.ipynb #02830e1f
-def _fused_forward(
-    pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, out:Tensor, # as in `lean_field._lean_forward`
-) -> None:
+def _fused_forward(pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, out:Tensor) -> None:
     "Paint a tile of patches by the kernel."
-    numbers = torch.stack(field.generate(s), dim=1)
-    out.copy_(_launch_forward(pixels, numbers, field, out.shape[1]))
+    _launch_forward(pixels, torch.stack(field.generate(s), dim=1), field, out)
 
 # %% ../nbs/04c_triton_field.ipynb #e1ddded2
-def _fused_backward(
-    grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, # as in `lean_field._lean_backward`
-    sums:GradientSums, dx:Tensor, # the same
-) -> list[Tensor]: # (T, 2rh²) gradients of the generated numbers of each block
+def _fused_backward(grad:Tensor, pixels:Tensor, s:Tensor, field:FieldWeights, inner:int, sums:GradientSums,
+                    dx:Tensor) -> list[Tensor]:
     "A tile's gradients by the kernels."
-    numbers = torch.stack(field.generate(s), dim=1)
-    dnumbers = torch.empty_like(numbers)
-    for j in range(0, len(s), inner):
-        here = slice(j, j + inner)
-        trace = torch.empty(len(s[here]), field.shape.depth + 1, pixels.shape[2], field.shape.width,
-                            dtype=s.dtype, device=s.device)
-        _launch_forward(pixels[here], numbers[here], field, grad.shape[1], trace)
+    numbers, gains = torch.stack(field.generate(s), dim=1), torch.stack(field.gains)
+    dnumbers, constants = torch.empty_like(numbers), _constants(field, numbers)
+    constants["QB"] = min(32, _power_of_two(constants["Q"]))
+    for here in tiles(len(s), inner):
+        count = len(s[here])
+        trace = numbers.new_empty(count, len(gains) + 1, *field.place.shape)
+        _launch_forward(pixels[here], numbers[here], field, grad.new_empty(grad[here].shape), trace)
         g = output_backward(grad[here], trace[:, -1], field, sums).contiguous()
-        g = _launch_backward(trace, g, numbers[here], dnumbers[here], field, sums)
+        dgains = gains.new_empty(count, *gains.shape, dtype=torch.promote_types(g.dtype, torch.float32))
+        _load_kernels()[1][(count,)](trace, g, numbers[here], gains, dnumbers[here], dgains, **constants)
+        for i, dgain in enumerate(dgains.sum(0)): sums.add(("gain", i), dgain)
         embedding_backward(g, pixels[here], field, sums, dx[here])
     return [d.contiguous() for d in dnumbers.unbind(1)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pixnerd.implementations import paint
-from pixnerd.lean_field import FieldShape, LeanFieldFunction, _open_field, _tile_sizes, paint_in_tiles
+from pixnerd.lean_field import LeanFieldFunction, _open_field, _tile_sizes, paint_in_tiles
 from pixnerd.neural_field import make_field
 
 
@@ -92,8 +92,7 @@ def test_tiles_do_not_show(monkeypatch):
        cuda=st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_tile_sizes_are_whole_tiles(width, pixels, ratio, depth, cuda):
-    shape = FieldShape(width, depth, 3, "", True)
-    tile, inner = _tile_sizes(shape, 2 * ratio * width ** 2, pixels, torch.float32, cuda)
+    tile, inner = _tile_sizes(width, depth, 2 * ratio * width ** 2, pixels, torch.float32, cuda)
     assert inner >= 1 and tile >= inner and tile % inner == 0
 
 
@@ -101,10 +100,10 @@ def test_tile_sizes_are_whole_tiles(width, pixels, ratio, depth, cuda):
                                      dict(normalise=())], ids=str)
 def test_gradients_to_the_last_digit(changes):
     field = random_field(6, channels=2, patch=2, width=4, frequencies=2, **changes).double()
-    shape, weights = _open_field(field)
+    normalise, weights = _open_field(field)
     table = field.embed.places((2, 2)).double()
     inputs = [torch.randn(3, 2, 4).double().requires_grad_(), torch.randn(3, 6).double().requires_grad_()]
-    def run(x, s, *w): return LeanFieldFunction.apply(x, s, table, shape, "lean", *w)
+    def run(x, s, *w): return LeanFieldFunction.apply(x, s, table, normalise, "lean", *w)
     assert torch.autograd.gradcheck(run, [*inputs, *weights])
 
 

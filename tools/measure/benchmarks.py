@@ -6,7 +6,6 @@
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from pixnerd.benchmarks import BenchConfig, bench, bench_table, training_memory
+from pixnerd.benchmarks import VARIANTS, BenchConfig, bench, bench_table, training_memory
 from pixnerd.costs import cost_by_part, roofline, roofline_shares
 from pixnerd.model import PRESETS
 from pixnerd.products import onednn_is_faster
-from pixnerd.records import provenance, write_record
+from pixnerd.records import provenance, read_record, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL_TESTS = [str(ROOT/f"tests/test_{name}.py") for name in ("lean_field", "triton_field", "implementations")]
@@ -73,17 +72,15 @@ def measure_limits(device: torch.device, rehearse: bool) -> dict:
     "What is no series: rates of the machine, training memory counted without having it, costs of the parts."
     config = PRESETS["digits" if rehearse else "XL/16"].config
     limits = roofline(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    memory = []
-    for preset, batch in [("digits", 2)] if rehearse else [("L/16", 32), ("XL/16", 32)]:
-        for name in ("published", "plain", "lean", "linear", "off"):
-            counted = training_memory(PRESETS[preset].config, name, batch)
-            memory.append({"preset": preset, "batch": batch, "variant": name, **counted})
+    models = [("digits", 2)] if rehearse else [("L/16", 32), ("XL/16", 32)]
+    memory = [{"preset": preset, "batch": batch, "variant": name} | training_memory(PRESETS[preset].config, name, batch)
+              for preset, batch in models for name in VARIANTS if name != "fused"]
     found = {"roofline": limits, "memory": memory, "cost_by_part": cost_by_part(config)}
     return found | ({"roofline_shares": roofline_shares(config, limits)} if device.type == "cpu" else {})
 
 
 def main(arguments: list[str]):
-    parser = argparse.ArgumentParser(prog="tools/measure benchmarks", description=__doc__,
+    parser = argparse.ArgumentParser("tools/measure benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
@@ -92,25 +89,21 @@ def main(arguments: list[str]):
     parser.add_argument("--rounds", type=int, default=0, help="turns each variant takes; 0: as planned")
     parser.add_argument("--out", type=Path)
     a = parser.parse_args(arguments)
-    on_gpu = a.device == "cuda" and not a.rehearse
-    if on_gpu and not torch.cuda.is_available():
-        parser.exit(2, "error: no CUDA device is available: use --device cpu, or --rehearse\n")
-    out = a.out or ROOT/f"nbs/results/benchmarks-{'gpu' if a.device == 'cuda' else 'cpu'}.json"
-    device = torch.device("cuda" if on_gpu else "cpu")
-    if on_gpu:
+    device = torch.device("cpu" if a.rehearse else a.device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available(): parser.exit(2, "error: no CUDA device: use --device cpu, or --rehearse\n")
         subprocess.run([sys.executable, "-m", "pytest", "-q", *KERNEL_TESTS], check=True,
                        env={**os.environ, "PYTHONPATH": str(ROOT)})
-    record = json.loads(out.read_text()) if a.only and out.exists() else {"settings": {}, "series": {}}
+    series, kind = (GPU, "gpu") if a.device == "cuda" else (CPU, "cpu")
+    out = a.out or ROOT/f"nbs/results/benchmarks-{kind}.json"
+    record = read_record(out) if a.only and out.exists() else {"settings": {}, "series": {}}
     record["made_by"] = provenance(device)
     out.parent.mkdir(parents=True, exist_ok=True)
-    for name, config in (GPU if a.device == "cuda" else CPU).items():
+    for name, config in series.items():
         if a.only not in name: continue
         config = replace(config, rounds=a.rounds or config.rounds)
         record["settings"][name] = asdict(config)
         record["series"][name] = measure_series(name, rehearsed(config) if a.rehearse else config)
         write_record(out, record)
-    if a.only in ("", "limits"):
-        record |= measure_limits(device, a.rehearse)
-        write_record(out, record)
+    if a.only in ("", "limits"): write_record(out, record | measure_limits(device, a.rehearse))
     print(out)
-
