@@ -274,7 +274,8 @@ def finish_samples(
     cols:int=10, # images across on the sheet
 ) -> None:
     "Write what is still missing in a folder of samples."
-    files, packed, sheet = _sample_paths(folder, labels), folder/"samples.npz", folder/"samples.png"
+    packed, sheet = folder/"samples.npz", folder/"samples.png"
+    files = _sample_paths(folder, labels)
     text = isinstance(labels[0], str)
     if (folder/"images").is_dir():
         if not sheet.is_file(): write_sheet(sheet, [to_signed(read_file(f, None)) for f in files[:100]], cols)
