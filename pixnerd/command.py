@@ -46,17 +46,13 @@ def run_command(
     except KeyboardInterrupt: _leave("stopped", 130)
 
 # %% ../nbs/16a_command.ipynb #9f4e84bc
-def _text(typed:str) -> str:
-    "A text that was typed, with `~` as the home folder."
-    return os.path.expanduser(typed)
-
 def _argument(kind) -> dict: # what `add_argument` needs to know of a field's type
-    "How a value of a type is typed."
+    "How a value of a type is typed; a text may begin with `~`, the home folder."
     if isinstance(kind, UnionType): kind = next(k for k in get_args(kind) if k is not NoneType) # X | None
     if kind is bool: return {"action": argparse.BooleanOptionalAction}
     items = get_args(kind) or (kind,)
-    name = "TEXT" if items[0] is str else items[0].__name__.upper()
-    found = {"type": _text if items[0] is str else items[0], "metavar": name}
+    text = items[0] is str
+    found = {"type": os.path.expanduser if text else items[0], "metavar": "TEXT" if text else items[0].__name__.upper()}
     if items[-1] is Ellipsis: return found | {"nargs": "+", "action": "extend"} # tuple[str, ...]
     if len(items) > 1: return found | {"nargs": len(items)} # tuple[float, float]
     return found
@@ -92,11 +88,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, "") else super()._get_help_string(action)
 
 # %% ../nbs/16a_command.ipynb #8ed0562c
-def make_parser(
-    name:str, # the command
-    about:str, # what it does
-) -> argparse.ArgumentParser: # that shows every default
-    "A command's parser."
+def make_parser(name:str, about:str) -> argparse.ArgumentParser:
+    "A command's parser, by its name and what it does, that shows every default."
     return argparse.ArgumentParser(name, description=about, formatter_class=_Help, allow_abbrev=False)
 
 # %% ../nbs/16a_command.ipynb #a4d272a0
@@ -119,12 +112,11 @@ def all_stop(
     due:bool, # whether this is a step at which processes ask one another; the same on all
 ) -> bool: # the same on all processes
     "Whether training should stop after this step."
-    from torch import distributed
-    if not (distributed.is_available() and distributed.is_initialized()): return bool(asked)
-    if distributed.get_world_size() == 1: return bool(asked)
+    from torch import distributed as d
+    if not (d.is_available() and d.is_initialized() and d.get_world_size() > 1): return bool(asked)
     if not due: return False
-    votes = torch.tensor([len(asked)], device="cuda" if distributed.get_backend() == "nccl" else "cpu")
-    distributed.all_reduce(votes)
+    votes = torch.tensor([len(asked)], device="cuda" if d.get_backend() == "nccl" else "cpu")
+    d.all_reduce(votes)
     return votes.item() > 0
 
 # %% ../nbs/16a_command.ipynb #538c5fee

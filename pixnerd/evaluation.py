@@ -62,8 +62,8 @@ def novelty(
 
 # %% ../nbs/12_evaluation.ipynb #9d3e0130
 @lru_cache(maxsize=4)
-def _yardsticks(size:int) -> dict[str, float]: # accuracy and novelty of held-out digits, spread of training digits
-    "What real digits score at a size."
+def _yardsticks(size:int) -> dict[str, float]:
+    "What real digits score at a size: accuracy and novelty of held-out ones, spread of those for training."
     train = load_digits("train", size)
     held = load_digits("held-out", size)
     return {"accuracy": accuracy(held.images, held.labels), "spread": spread(train.images, train.labels),

@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/07_flow.ipynb #1e636afc
-def _over_pixels(
-    t:Tensor, # (B,) one number an image
-    x:Tensor, # (B, ...) what it will be multiplied with
-) -> Tensor: # (B, 1, ...) the same numbers, ready to broadcast
+def _over_pixels(t:Tensor, x:Tensor) -> Tensor: # (B,) -> (B, 1, ...)
     "Give a number per image the axes of an image."
     return t.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 

@@ -27,10 +27,11 @@ from .records import read_record
 # %% ../nbs/09f_image_sources.ipynb #53594a17
 def read_file(
     path:Path, # an image file
-    channels:int=3, # 1 or 3
+    channels:int|None=3, # 1 or 3; None: as the file has it
     crop:int|None=None, # side of a square to crop and shrink to; None: as it is
 ) -> Tensor: # (C, H, W) uint8; raises `ValueError` for a damaged file
     "Read an image file."
+    if channels is None: channels = 3 if _read_head(path)[1] else 1
     try:
         image = open_picture(path)
         if crop: image = crop_square(image, crop)
@@ -40,10 +41,8 @@ def read_file(
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 # %% ../nbs/09f_image_sources.ipynb #cbb151e6
-def _read_head(
-    path:Path, # an image file
-) -> tuple[tuple[int, int], bool]: # width and height, upright, and whether it is coloured; raises `ValueError`
-    "What an image file says of itself at its beginning."
+def _read_head(path:Path) -> tuple[tuple[int, int], bool]:
+    "Width and height of an image file, upright, and whether it is coloured; raises `ValueError`."
     try:
         with Image.open(path) as image:
             lies = image.getexif().get(0x0112, 1) >= 5  # the orientation's number
@@ -63,10 +62,8 @@ class ImageSource(Dataset):
     def __getitem__(self, i:int) -> Tensor: return self.read(self.items[i])
 
 # %% ../nbs/09f_image_sources.ipynb #53c82cb3
-def _find_files(
-    folder:Path, # any folder; folders in it are looked through too
-) -> list[Path]: # image files by name; raises `ValueError` where there are none
-    "The image files in a folder; of a folder that pixnerd-sample wrote, its images and not its sheet."
+def _find_files(folder:Path) -> list[Path]:
+    "The image files in a folder and below, by name; of one that pixnerd-sample wrote, its images and not its sheet."
     if (folder/"settings.json").is_file() and "pixnerd" in read_record(folder/"settings.json"):
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
@@ -76,11 +73,8 @@ def _find_files(
     return found
 
 # %% ../nbs/09f_image_sources.ipynb #591de66d
-def _open_folder(
-    folder:Path, # holds image files
-    crop:int|None=None, # side of ADM's centre crop of each; None: they must be of one size
-) -> ImageSource: # raises `ValueError` for no files, damaged files and files of different sizes
-    "The images in a folder. Grey where all are; a grey file among coloured ones is read as coloured."
+def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `ValueError` for damage, and several sizes
+    "A folder's images, cropped where they may differ in size. Grey where all are; else grey ones are read as coloured."
     files = _find_files(folder)
     heads = [_read_head(path) for path in files]
     first = heads[0][0]
@@ -106,10 +100,8 @@ def read_npz(
         raise ValueError(f"{path} is damaged, or no .npz file: {e}") from None
 
 # %% ../nbs/09f_image_sources.ipynb #aafe401f
-def _open_npz(
-    path:Path, # an `.npz` with `arr_0`: (N, H, W, C) uint8
-) -> ImageSource: # raises `ValueError` for anything else
-    "The images in an `.npz`, as the ADM suite and `pixnerd-sample --npz` write them."
+def _open_npz(path:Path) -> ImageSource: # raises `ValueError` for anything else
+    "The images in an `.npz`, `arr_0`: (N, H, W, C) uint8, as the ADM suite and `pixnerd-sample --npz` write them."
     images = read_npz(path, ["arr_0"]).get("arr_0")
     if images is None: raise ValueError(f"{path} holds no array arr_0 of images")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
@@ -118,8 +110,8 @@ def _open_npz(
     return ImageSource(str(path), tuple(images.shape[1:]), images, Tensor.contiguous)
 
 # %% ../nbs/09f_image_sources.ipynb #bbde128f
-def _as_bytes(example) -> Tensor: # an `Example` -> (C, H, W) uint8; raises `ValueError` where another image stands in
-    "One image of a data set."
+def _as_bytes(example) -> Tensor: # (C, H, W) uint8; raises `ValueError` where another image stands in
+    "One image of a data set, from its `Example`."
     for path, why in example.skipped: raise ValueError(f"{path} cannot be read: {why}")
     return example.image if example.image.dtype == torch.uint8 else to_uint8(example.image)
 

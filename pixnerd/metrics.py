@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -40,25 +41,23 @@ class Statistics:
     def of(cls, features:Tensor, name:str="", extractor:str=""): # of (N, D) features
         "Statistics by torch-fidelity."
         from torch_fidelity.metric_fid import fid_features_to_statistics
-        found = fid_features_to_statistics(features.double())
-        return cls(name, found["mu"], found["sigma"], extractor, len(features))
+        return cls(name, **fid_features_to_statistics(features.double()), extractor=extractor, count=len(features))
 
     @classmethod
     def open(cls, path:str|Path): # raises `ValueError` for a damaged file or other shapes
         "From an `.npz`, for example the ADM suite's; None where it holds no `mu` and `sigma`."
         a = read_npz(Path(path), ["mu", "sigma", "extractor", "count"])
         if not {"mu", "sigma"} <= a.keys(): return None
-        mu = a["mu"].astype(np.float64)
-        sigma = a["sigma"].astype(np.float64)
+        mu, sigma = (a[name].astype(np.float64) for name in ("mu", "sigma"))
         if mu.ndim != 1 or sigma.shape != 2 * mu.shape or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise ValueError(f"{path} must hold finite mu (D,) and sigma (D, D), got {mu.shape} and {sigma.shape}")
         return cls(str(path), mu, sigma, str(a.get("extractor", "")), int(a.get("count", 0)))
 
     def save(self, path:str|Path) -> None:
         "Write them to an `.npz`, whole."
-        arrays = {name: np.asarray(getattr(self, name)) for name in ("mu", "sigma", "extractor", "count")}
         def write(temporary):
-            with open(temporary, "wb") as file: np.savez(file, **arrays)
+            with open(temporary, "wb") as file:
+                np.savez(file, mu=self.mu, sigma=self.sigma, extractor=self.extractor, count=self.count)
         write_whole(path, write)
 
 # %% ../nbs/12a_metrics.ipynb #7294a569
@@ -78,7 +77,7 @@ class Metric:
         for field, *allowed in (("needs", "samples", "statistics", "images"), ("layer", "features", "logits"),
                                 ("better", "up", "down")):
             value = getattr(self, field)
-            if value is not None and value not in allowed:
+            if value not in (None, *allowed):
                 raise ValueError(f"a metric's {field} must be one of {', '.join(allowed)}, got {value!r}")
 
     @property
@@ -113,7 +112,7 @@ def _prc(samples:Tensor, real:Tensor, config) -> dict[str, float]:
     from torch_fidelity.metric_prc import prc_features_to_metric
     found = prc_features_to_metric(samples, real, prc_neighborhood=config.neighbourhood, prc_batch_size=2000,
                                    save_cpu_ram=True, rng_seed=config.metric_seed, verbose=False)
-    return {"precision": found["precision"], "recall": found["recall"]}
+    return {name: found[name] for name in ("precision", "recall")}
 
 # %% ../nbs/12a_metrics.ipynb #8ecfef74
 METRICS:dict[str, Metric] = Table("metric", Metric, {
@@ -127,7 +126,6 @@ METRICS:dict[str, Metric] = Table("metric", Metric, {
 
 # %% ../nbs/12a_metrics.ipynb #cee0461b
 _INCEPTION = "inception-v3-compat" # torch-fidelity's name for the Inception of FID
-_METRICS_IN_WORDS = ", ".join(f"{name} ({metric.about})" for name, metric in METRICS.items())
 _LEAST = {"kid_subset_size": 2, "kid_subsets": 1, "neighbourhood": 1, "isc_splits": 1, "extract_batch": 1,
           "metric_seed": 0} # what the numbers below may be at least
 
@@ -135,7 +133,8 @@ _LEAST = {"kid_subset_size": 2, "kid_subsets": 1, "neighbourhood": 1, "isc_split
 @dataclass(frozen=True)
 class MetricConfig:
     "Everything that decides what is measured and how."
-    metrics:str = option("fid,kid,isc,prc", "which, with commas: " + _METRICS_IN_WORDS)
+    metrics:str = option("fid,kid,isc,prc", "which, with commas: " +
+                         ", ".join(f"{name} ({metric.about})" for name, metric in METRICS.items()))
     extractor:str = option(_INCEPTION, "features: digits (built in), or torch-fidelity's inception-v3-compat, vgg16, "
                            "clip-…, dinov2-… (weights downloaded once; the last two bring code with them)")
     weights:str = option("", "file with the weights of inception-v3-compat or vgg16; empty: downloaded once")
@@ -160,7 +159,7 @@ class MetricConfig:
     def names(self) -> list[str]: return [name.strip() for name in self.metrics.split(",")]
 
 # %% ../nbs/12a_metrics.ipynb #1ed4774e
-def _digits_extractor() -> type: # a subclass of torch-fidelity's `FeatureExtractorBase`
+def _digits_extractor() -> type:
     "The classifier of digits as torch-fidelity wants an extractor."
     from torch_fidelity import FeatureExtractorBase
     class DigitsExtractor(FeatureExtractorBase):
@@ -176,89 +175,74 @@ def _digits_extractor() -> type: # a subclass of torch-fidelity's `FeatureExtrac
         def get_provided_features_list(): return "features", "logits"
         @staticmethod
         def get_default_feature_layer_for_metric(metric): return "logits" if metric == "isc" else "features"
-        @staticmethod
-        def can_be_compiled(): return False
     return DigitsExtractor
 
 # %% ../nbs/12a_metrics.ipynb #f6eb8b11
-def _import_fidelity(): # the module `torch_fidelity`; raises `ValueError` where it is missing
-    "torch-fidelity, and our classifier registered with it as the extractor `digits`."
+def _import_fidelity(): # raises `ValueError` where it is missing
+    "The module `torch_fidelity`, with our classifier registered as its extractor `digits`."
     try: import torch_fidelity
     except ImportError:
-        remedy = "pip install 'pixnerd[evaluate]'"
-        raise ValueError(f"these metrics need torch-fidelity, which is not installed: {remedy}") from None
+        raise ValueError("metrics need torch-fidelity: pip install 'pixnerd[evaluate]'") from None
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     if "digits" not in known: torch_fidelity.register_feature_extractor("digits", _digits_extractor())
     return torch_fidelity
 
 # %% ../nbs/12a_metrics.ipynb #003dd11d
-def _check_weights(
-    path:str|Path, # a `.pth` file of tensors
-) -> str: # the same path; raises `ValueError` for anything else
-    "Refuse weights that are more than tensors: torch-fidelity would run what is in them."
+def _check_weights(path:str) -> None:
+    "Raise `ValueError` for weights that are more than tensors: torch-fidelity would run what is in them."
     try: tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(f"weights {path} are damaged, or more than tensors: {why}") from None
     if not isinstance(tensors, Mapping): raise ValueError(f"weights {path} hold no tensors by name")
-    return str(path)
 
 # %% ../nbs/12a_metrics.ipynb #c83fa489
-def _fetch_inception() -> str: # path of the weights, in torch's hub folder; raises `OSError` offline
-    "Inception's weights, downloaded once (95 MB) and checked against their hash."
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3 as url
-    path = Path(torch.hub.get_dir())/"checkpoints"/url.rpartition("/")[2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hash_prefix = path.stem.rpartition("-")[2]
-    if not path.is_file(): torch.hub.download_url_to_file(url, str(path), hash_prefix=hash_prefix)
-    return str(path)
+def _fetch_inception() -> None:
+    "Download Inception's weights once (95 MB) into torch's hub folder, where torch-fidelity looks for them."
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+    torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
 
 # %% ../nbs/12a_metrics.ipynb #52f6753b
-def _layers(
-    extractor, # a class in torch-fidelity's registry
-    config:MetricConfig, # names the extractor, and the metrics
-) -> dict[str, str]: # "features", "logits" -> what the extractor calls them; raises `ValueError` for logits it has not
-    "What an extractor must give for some metrics."
+def _layers(extractor:type, config:MetricConfig) -> dict[str, str]:
+    "What an extractor calls the features and logits that metrics read; raises `ValueError` for logits it has not."
     layers = {}
     for name in config.names:
         kind = METRICS[name].layer
         layers[kind] = extractor.get_default_feature_layer_for_metric("isc" if kind == "logits" else "fid")
         if kind == "logits" and "logits" not in layers[kind]:
-            raise ValueError(f"{name} needs a classifier's logits, and extractor {config.extractor!r} has none: "
-                             f"leave it out, or choose {_INCEPTION} or digits")
+            raise ValueError(f"{name} needs a classifier's logits, and extractor {config.extractor!r} has none")
     return layers
 
 # %% ../nbs/12a_metrics.ipynb #a1348dba
 def make_extractor(
     config:MetricConfig, # its extractor, weights and metrics
-    device:torch.device|str="cpu", # where to run
+    device:torch.device|str="cpu",
 ) -> torch.nn.Module: # raises `ValueError` for unknown names and for weights that cannot be had
     "A feature extractor by name."
     _import_fidelity()
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     from torch_fidelity.utils import create_feature_extractor
-    name = config.extractor
+    name, weights = config.extractor, config.weights or None
     if name not in known: raise ValueError(f"extractor must be one of {', '.join(sorted(known))}, got {name!r}")
     layers = _layers(known[name], config)
+    if weights: _check_weights(weights)
     try:
-        weights = config.weights or (_fetch_inception() if name == _INCEPTION else None)
-        if weights: _check_weights(weights)
+        if name == _INCEPTION and not weights: _fetch_inception()
         on_gpu = torch.device(device).type == "cuda"
         extractor = create_feature_extractor(name, list(dict.fromkeys(layers.values())), cuda=on_gpu, verbose=False,
                                              feature_extractor_weights_path=weights)
-    except (OSError, RuntimeError) as e:
-        if config.weights:
-            raise ValueError(f"weights {config.weights} do not fit {name}: {str(e).splitlines()[0]}") from None
+    except (OSError, RuntimeError, UnpicklingError) as e:
+        if weights: raise ValueError(f"weights {weights} do not fit {name}: {str(e).splitlines()[0]}") from None
         raise ValueError(f"extractor {name!r} needs weights that are neither in {torch.hub.get_dir()} nor can be "
-                         f"downloaded ({e}): run it once with a network, copy that folder from such a machine, "
-                         f"or give weights; the extractor digits needs none") from None
+                         f"downloaded ({e}): copy them there, or give weights; "
+                         "the extractor digits needs none") from None
     extractor.layers = layers
     extractor.channels = getattr(extractor, "channels", 3)
     return extractor
 
 # %% ../nbs/12a_metrics.ipynb #d728bea4
 def extract(
-    pictures:ImageSource, # what to look at
+    pictures:ImageSource,
     extractor:torch.nn.Module, # from `make_extractor`
     batch:int=64, # images at a time
     each:Callable[[int], None]|None=None, # called with the number of images after every batch
@@ -269,8 +253,7 @@ def extract(
     found = []
     with torch.inference_mode():
         for images in DataLoader(pictures, batch, num_workers=workers):
-            images = images.to(device).expand(-1, extractor.channels, -1, -1)
-            found.append([f.cpu() for f in extractor(images)])
+            found.append([f.cpu() for f in extractor(images.to(device).expand(-1, extractor.channels, -1, -1))])
             if each: each(len(images))
     by_layer = {layer: torch.cat(parts).double() for layer, parts in zip(extractor.features_list, zip(*found))}
     return {kind: by_layer[layer] for kind, layer in extractor.layers.items()}
@@ -294,59 +277,54 @@ def open_reference(
 ) -> Reference: # raises `ValueError` or `FileNotFoundError`
     "What to measure against."
     if isinstance(source, Reference): return source
-    if isinstance(source, (Tensor, ImageSource)): return Reference(open_images(source))
-    statistics = Statistics.open(source) if Path(source).is_file() else None
-    if statistics and not read_npz(Path(source), ["arr_0"]): return Reference(None, statistics)
+    statistics = None
+    if isinstance(source, (str, Path)) and Path(source).is_file():
+        statistics = Statistics.open(source)
+        if statistics and not read_npz(Path(source), ["arr_0"]): return Reference(None, statistics)
     return Reference(open_images(source, split, size, crop), statistics)
 
 # %% ../nbs/12a_metrics.ipynb #61b3cfc9
 def check_pair(
     shape:tuple[int, int, int], # (C, H, W) of the samples
-    count:int, # how many there are
-    reference:Reference|None, # what they are measured against
-    config:MetricConfig, # what is measured
+    count:int, # of samples
+    reference:Reference|None,
+    config:MetricConfig,
     extractor:torch.nn.Module, # from `make_extractor`
-) -> None: # raises `ValueError` before any long work
-    "Refuse what cannot be compared."
-    real = reference.pictures if reference else None
-    known = reference.statistics if reference else None
+) -> None:
+    "Raise `ValueError`, before any long work, for what cannot be compared."
+    reference = reference or Reference()
+    real, known = reference.pictures, reference.statistics
     for name in config.names:
         metric = METRICS[name]
         if metric.layer not in extractor.layers:
-            raise ValueError(f"extractor was made without {name}: make it from the same configuration")
-        if metric.needs != "samples" and reference is None:
+            raise ValueError(f"extractor was made for other metrics than {name}")
+        _check_count(name, "samples", count, config)
+        if metric.needs == "samples": continue
+        if not (real or known):
             also = ", or their statistics" if metric.needs == "statistics" else ""
             raise ValueError(f"{name} needs a reference: real images{also}")
-        if metric.needs == "images" and real is None:
-            raise ValueError(f"{name} needs real images, and {known.name} holds statistics: "
-                             f"leave it out, or give images")
-        _check_count(name, "samples", count, config)
-        if real and metric.needs != "samples": _check_count(name, "reference images", len(real), config)
+        if metric.needs == "images" and not real:
+            raise ValueError(f"{name} needs real images, and {known.name} holds statistics")
+        if real: _check_count(name, "reference images", len(real), config)
         if known and metric.needs == "statistics": _check_statistics(known, config, extractor, shape)
     if extractor.channels == 1 and shape[0] != 1:
         raise ValueError(f"extractor {config.extractor!r} reads images of 1 channel, got {shape[0]}")
     if real and real.shape != shape:
-        raise ValueError(f"samples and reference must have one shape (channels, height, width), "
-                         f"got {shape} and {real.shape} ({real.name})")
+        raise ValueError(f"samples and reference must have one shape (C, H, W), got {shape} and {real.shape}")
 
 # %% ../nbs/12a_metrics.ipynb #756bd6a1
-def _check_count(name:str, whose:str, count:int, config:MetricConfig) -> None: # raises `ValueError`
-    "Refuse fewer images than a metric takes."
-    metric = METRICS[name]
-    least = metric.least + (getattr(config, metric.setting) if metric.setting else 0)
+def _check_count(name:str, whose:str, count:int, config:MetricConfig) -> None:
+    "Raise `ValueError` for fewer images than a metric takes."
+    least, setting = METRICS[name].least, METRICS[name].setting
+    if setting: least += getattr(config, setting)
     if count >= least: return
-    why, remedy = (f" ({metric.setting})", f", or lower {metric.setting}") if metric.setting else ("", "")
+    why, remedy = (f" ({setting})", f", or lower {setting}") if setting else ("", "")
     raise ValueError(f"{name} needs at least {least} {whose}{why}, got {count}: take more{remedy}")
 
 # %% ../nbs/12a_metrics.ipynb #5fee6891
-def _check_statistics(
-    known:Statistics, # of the real images
-    config:MetricConfig, # what is measured
-    extractor:torch.nn.Module, # from `make_extractor`
-    shape:tuple[int, int, int], # (C, H, W) of the samples
-) -> None: # raises `ValueError` where another extractor made them
-    "Refuse statistics of another extractor."
-    if known.extractor and known.extractor != config.extractor:
+def _check_statistics(known:Statistics, config:MetricConfig, extractor:torch.nn.Module, shape:tuple) -> None:
+    "Raise `ValueError` for statistics of another extractor."
+    if known.extractor not in ("", config.extractor):
         raise ValueError(f"{known.name} was made with extractor {known.extractor!r}, got {config.extractor!r}")
     if extractor.channels not in (3, shape[0]): return  # told of by `check_pair`
     one = ImageSource("", shape, torch.zeros(1, *shape, dtype=torch.uint8), Tensor.contiguous)
@@ -356,11 +334,11 @@ def _check_statistics(
 
 # %% ../nbs/12a_metrics.ipynb #523da2bb
 def score(
-    name:str, # a name in `METRICS`
+    name:str, # in `METRICS`
     samples:Tensor, # (N, D) float64 features, or logits
     real:Tensor|Statistics|None=None, # (M, D) float64 features; or for fid their statistics
-    config:MetricConfig=MetricConfig(), # its settings
-) -> dict[str, float]: # one or a few numbers
+    config:MetricConfig=MetricConfig(),
+) -> dict[str, float]: # by name
     "One metric of features that are there already."
     return METRICS.pick(name).compute(samples, real, config)
 
@@ -374,43 +352,38 @@ def measure(
     each:Callable[[int], None]|None=None, # called with the number of images after every batch
 ) -> dict[str, float]: # "fid", "kid", … for Inception, "fid-digits", … for others
     "Measure samples against real images. Raises `ValueError` before any long work."
-    c = config or MetricConfig()
+    config = config or MetricConfig()
     pictures = open_images(samples)
     if reference is not None: reference = open_reference(reference, size=pictures.shape[-1])
-    extractor = extractor or make_extractor(c, device)
-    check_pair(pictures.shape, len(pictures), reference, c, extractor)
-    enough = ["samples"]  # what needs no look at real images
-    if reference and reference.statistics: enough.append("statistics")
-    ours = extract(pictures, extractor, c.extract_batch, each)
+    extractor = extractor or make_extractor(config, device)
+    check_pair(pictures.shape, len(pictures), reference, config, extractor)
+    metrics = {name: METRICS[name] for name in config.names}
+    known = {"samples": None}  # what needs no look at real images
+    if reference and reference.statistics: known["statistics"] = reference.statistics
+    ours = extract(pictures, extractor, config.extract_batch, each)
     theirs = {}
-    if any(METRICS[name].needs not in enough for name in c.names):
-        theirs = extract(reference.pictures, extractor, c.extract_batch, each)
+    if any(metric.needs not in known for metric in metrics.values()):
+        theirs = extract(reference.pictures, extractor, config.extract_batch, each)
     found = {}
-    for name in c.names:
-        metric = METRICS[name]
-        if metric.needs == "samples": real = None
-        elif metric.needs in enough: real = reference.statistics
-        else: real = theirs[metric.layer]
-        found |= score(name, ours[metric.layer], real, c)
-    return {key + ("" if c.extractor == _INCEPTION else f"-{c.extractor}"): value for key, value in found.items()}
+    for name, metric in metrics.items():
+        real = known[metric.needs] if metric.needs in known else theirs[metric.layer]
+        found |= score(name, ours[metric.layer], real, config)
+    end = "" if config.extractor == _INCEPTION else f"-{config.extractor}"
+    return {f"{name}{end}": value for name, value in found.items()}
 
 # %% ../nbs/12a_metrics.ipynb #4cdc89e3
-def _differences(
-    records:Sequence, # values of one kind from several results: dicts, numbers, texts
-    name:str="", # where they stand
-) -> Iterator[tuple[str, list]]: # name and values, of what is not equal
-    "Where results differ; a part that one of them lacks is one difference."
-    if all(isinstance(r, Mapping) for r in records):
-        for key in dict.fromkeys(k for r in records for k in r):
-            yield from _differences([r.get(key) for r in records], f"{name}.{key}".lstrip("."))
-    elif any(r != records[0] for r in records): yield name, ["told" if isinstance(r, Mapping) else r for r in records]
+def _differences(values:Sequence, name:str="") -> Iterator[tuple[str, list]]:
+    "Name and values of what differs between results; a part that one of them lacks is one difference."
+    if all(isinstance(v, Mapping) for v in values):
+        for key in dict.fromkeys(k for v in values for k in v):
+            yield from _differences([v.get(key) for v in values], f"{name}.{key}".lstrip("."))
+    elif any(v != values[0] for v in values): yield name, ["told" if isinstance(v, Mapping) else v for v in values]
 
 # %% ../nbs/12a_metrics.ipynb #9ea590aa
 def _with_arrow(number:str) -> str: # "fid-digits" -> "fid-digits ↓"
     "A number's name with an arrow the better way, where a metric says which that is."
-    for name, metric in METRICS.items():
-        if number.split("-")[0] in (metric.gives or (name,)): return f"{number} {metric.arrow}"
-    return number
+    arrows = {given: metric.arrow for name, metric in METRICS.items() for given in metric.gives or (name,)}
+    return f"{number} {arrows.get(number.split('-')[0], '')}".rstrip()
 
 # %% ../nbs/12a_metrics.ipynb #336d6b33
 def _headings(paths:Sequence[str|Path]) -> list[str]:
@@ -428,15 +401,14 @@ def compare_results(
     for path, result in zip(paths, results):
         if not isinstance(result.get("metrics"), dict):
             raise ValueError(f"{path} is no result of pixnerd-evaluate: it holds no metrics")
-    numbers = dict.fromkeys(name for r in results for name in r["metrics"])
-    rows = [(_with_arrow(name), [r["metrics"].get(name) for r in results]) for name in numbers]
-    settings = [{key: value for key, value in r.items() if key != "metrics"} for r in results]
-    rows += [(name, values) for name, values in _differences(settings) if not name.endswith("seconds")]
+    metrics = [r.pop("metrics") for r in results]
+    rows = {_with_arrow(name): [m.get(name) for m in metrics] for name in dict.fromkeys(n for m in metrics for n in m)}
+    rows |= {name: values for name, values in _differences(results) if not name.endswith("seconds")}
     def tell(v) -> str:
         if v is None: return "–"
         if isinstance(v, float): return f"{v:.4g}"
         return str(v) if len(str(v)) <= 40 else f"…{str(v)[-24:]}"
-    lines = [["", *_headings(paths)], *([name, *map(tell, values)] for name, values in rows)]
+    lines = [["", *_headings(paths)], *([name, *map(tell, values)] for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
@@ -449,9 +421,7 @@ def fidelity_digits(
     if not find_spec("torch_fidelity"): return {}
     config = MetricConfig("fid,kid,prc", "digits", kid_subset_size=min(100, len(images)))
     extractor = make_extractor(config)
-    seen = extract(open_images(images), extractor)["features"]
-    real, held = (extract(open_images("digits", split, images.shape[-1]), extractor)["features"] for split in SPLITS)
-    found = {}
-    for name in config.names: found |= score(name, seen, real, config)
-    found = {f"{name}-digits": value for name, value in found.items()}
-    return found | {"fid-digits_of_held_out": score("fid", held, real)["fid"]}
+    real, held = (open_images("digits", split, images.shape[-1]) for split in SPLITS)
+    found = measure(images, real, config, extractor)
+    of_held_out = measure(held, real, MetricConfig("fid", "digits"), extractor)
+    return found | {"fid-digits_of_held_out": of_held_out["fid-digits"]}

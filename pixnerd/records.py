@@ -49,9 +49,7 @@ def write_record(path:str|Path, record:Mapping) -> None:
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 # %% ../nbs/00a_records.ipynb #9051cc30
-def read_record(
-    path:str|Path, # a JSON file
-) -> dict: # raises `FileNotFoundError`, or `ValueError` for anything but a JSON object
+def read_record(path:str|Path) -> dict: # raises `FileNotFoundError`, or `ValueError` for anything but a JSON object
     "Read a result."
     try: record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
@@ -81,7 +79,7 @@ def is_vacant(
     "Whether a command may take a folder for its results."
     folder = Path(folder)
     if not folder.exists(): return True
-    return folder.is_dir() and all(p.name in _TRACES or p.match(".*.tmp") for p in folder.iterdir())
+    return folder.is_dir() and all(p.name in _TRACES for p in folder.iterdir())
 
 # %% ../nbs/00a_records.ipynb #1e800d69
 def cpu_name() -> str: # for example "AMD EPYC 9B14"
@@ -92,10 +90,8 @@ def cpu_name() -> str: # for example "AMD EPYC 9B14"
     return names[0] if names else platform.processor() or platform.machine()
 
 # %% ../nbs/00a_records.ipynb #6fddb05c
-def provenance(
-    device:torch.device, # where it ran
-) -> dict[str, str|int]: # can be kept as JSON
-    "What made a result: versions and hardware."
+def provenance(device:torch.device) -> dict[str, str|int]:
+    "What made a result on a device: versions and hardware."
     return {
         "pixnerd": pixnerd.__version__,
         "torch": torch.__version__,
@@ -110,9 +106,8 @@ def provenance(
 # %% ../nbs/00a_records.ipynb #f6c2a183
 def source_commit() -> str|None: # 40 digits, "-dirty" where files differ; None for an installed package
     "The commit of the code that runs."
-    folder = Path(pixnerd.__file__).parent
     def git(*arguments):
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", Path(pixnerd.__file__).parent, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=30)
     try:
         if git("ls-files", "--error-unmatch", "__init__.py").returncode: return None # a checkout that is not ours
@@ -122,9 +117,7 @@ def source_commit() -> str|None: # 40 digits, "-dirty" where files differ; None 
 # %% ../nbs/00a_records.ipynb #d7ebef57
 _FIRST_NAMES = {".weight_generator.": ".writer."} # part of a tensor's name today -> as it was when results began
 
-def fingerprint(
-    model:torch.nn.Module, # any model
-) -> str: # the same for the same weights, in whatever file or precision they were stored
+def fingerprint(model:torch.nn.Module) -> str: # the same in whatever file or precision weights were stored
     "SHA-256 over a model's tensors: names, shapes and values as float32."
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -179,8 +172,8 @@ def moved_to(
     "Find what once stood in a module, with a `DeprecationWarning` that says where it is now."
     def find(name:str) -> object:
         now = renamed.get(name, name)
-        asked = not name.startswith("__") and module != "__main__"
-        for there in [import_module(f"pixnerd.{room}") for room in rooms if asked]:
+        for room in () if name.startswith("__") or module == "__main__" else rooms:
+            there = import_module(f"pixnerd.{room}")
             if now in vars(there):
                 warnings.warn(f"{module}.{name} is {there.__name__}.{now} now", DeprecationWarning, stacklevel=2)
                 return vars(there)[now]

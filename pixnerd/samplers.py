@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'RECOMMENDED', 'RECOMMENDED_TEXT', 'step_times', 'make_noise', 'guide', 'Step', 'euler', 'heun', 'adams',
-           'sde', 'Solver', 'SamplerSettings', 'change_settings', 'labelled_solvers', 'denoise', 'sample',
-           'recommended', 'seam_meter']
+           'sde', 'Solver', 'SamplerSettings', 'labelled_solvers', 'denoise', 'sample', 'recommended', 'seam_meter']
 
 # %% ../nbs/08_samplers.ipynb #79660b41
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -23,7 +22,7 @@ from .tables import Table
 
 # %% ../nbs/08_samplers.ipynb #d8a77e3c
 def step_times(
-    steps:int, # how many steps N, from 1 to 100000
+    steps:int, # N, from 1 to 100000
     time_shift:float=1., # above 1: more of the steps near noise
 ) -> list[float]: # N + 1 times from 0 to 1
     "Where a sampler stops on its way."
@@ -111,11 +110,8 @@ def heun(velocity:Callable, x:Tensor, times:list[float]) -> Iterator[Step]: # as
     yield Step(len(times) - 1, times[-1], x)
 
 # %% ../nbs/08_samplers.ipynb #93392c63
-def _adams_weights(
-    past:list[float], # times of the last k velocities, newest first; at least one
-    after:float, # the time to go to
-) -> list[float]: # weight of each velocity; they sum to the step
-    "How much of each past velocity goes into a step."
+def _adams_weights(past:Sequence[float], after:float) -> list[float]:
+    "Weights of the velocities at past times, newest first, in a step to `after`; they sum to the step."
     step = after - past[0]
     places = (np.array(past) - past[0]) / step  # 0, then negative
     powers = np.vander(places, increasing=True).T  # row m: places ** m
@@ -190,16 +186,13 @@ class SamplerSettings:
         if self.order not in orders: raise ValueError(f"order must be {min(orders)} to {max(orders)}, got {self.order}")
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}")
-        if len(self.guidance_interval) != 2 or not self.guidance_interval[0] <= self.guidance_interval[1]:
-            given = ", ".join(map(str, self.guidance_interval))
+        interval = self.guidance_interval
+        if len(interval) != 2 or not interval[0] <= interval[1]:
+            given = ", ".join(map(str, interval))
             raise ValueError(f"guidance_interval must be two times, the lower first, got {given}")
 
-    def follow(self,
-        velocity:Callable, # `velocity(x, t)`
-        x:Tensor, # (B, ...) state at time 0
-        fresh:Callable[[int], Tensor], # `fresh(i)`: noise for step i, for solvers that want it
-    ) -> Iterator[Step]: # steps + 1 moments
-        "Follow a velocity with the chosen solver."
+    def follow(self, velocity:Callable, x:Tensor, fresh:Callable[[int], Tensor]) -> Iterator[Step]:
+        "Follow `velocity(x, t)` from x at time 0 with the chosen solver; `fresh(i)` is noise for its step i."
         solver = METHODS[self.method]
         options = {"order": self.order} if solver.orders else {}
         if solver.random: options["fresh"] = fresh
@@ -218,20 +211,9 @@ class SamplerSettings:
         for _ in self.follow(velocity, torch.zeros(1), lambda i: torch.zeros(1)): pass
         return sum(1 + _guided(t, self.guidance_scale, self.guidance_interval) for t in asked)
 
-# %% ../nbs/08_samplers.ipynb #6043182a
-def change_settings(
-    settings:SamplerSettings, # to begin with
-    changes:Mapping, # field -> value
-) -> SamplerSettings: # raises `ValueError` for an unknown field, naming those there are
-    "Settings with some fields changed."
-    known = SamplerSettings.__dataclass_fields__
-    for name in changes:
-        if name not in known: raise ValueError(f"unknown sampler setting {name!r}: must be one of {', '.join(known)}")
-    return replace(settings, **changes)
-
 # %% ../nbs/08_samplers.ipynb #20f06ce2
 def labelled_solvers(
-    random:bool=True, # also those with fresh noise, whose result is no solution of the flow
+    random:bool=True, # also those with fresh noise
 ) -> dict[str, SamplerSettings]: # label -> settings that differ in method and order only
     "Every solver at every order, by its name for menus and legends."
     found = {}
@@ -242,29 +224,15 @@ def labelled_solvers(
         else: found[label] = SamplerSettings(name)
     return found
 
-# %% ../nbs/08_samplers.ipynb #5e8eb922
-def _check_tensors(
-    noise:Tensor, cond:Tensor, null_cond:Tensor|None, # as given to `denoise`
-    num_classes:int|None, # from the model's configuration, where it has one
-) -> None: # raises `ValueError` naming the argument, what it is and what would do
-    "Refuse what is no tensor, or a tensor of the wrong kind."
+# %% ../nbs/08_samplers.ipynb #85b0518a
+def _check_request(noise:Tensor, cond:Tensor, null_cond:Tensor|None, scale:float, num_classes:int|None) -> None:
+    "Raise `ValueError` for a request that cannot be sampled."
     for name, a in (("noise", noise), ("cond", cond), ("null_cond", null_cond)):
         if a is None and name == "null_cond": continue
         if not isinstance(a, Tensor): raise ValueError(f"{name} must be a tensor, got {type(a).__name__}")
         if a.device != noise.device: raise ValueError(f"{name} must be on {noise.device} as noise is, got {a.device}")
     if noise.ndim < 2 or not noise.is_floating_point():
         raise ValueError(f"noise must be float (B, C, H, W), got {noise.dtype} {tuple(noise.shape)}")
-    if num_classes and (cond.ndim != 1 or cond.dtype not in (torch.int32, torch.int64)):
-        raise ValueError(f"cond must be (B,) int64 class ids, got {cond.dtype} {tuple(cond.shape)}")
-
-# %% ../nbs/08_samplers.ipynb #85b0518a
-def _check_request(
-    noise:Tensor, cond:Tensor, null_cond:Tensor|None, # as given to `denoise`
-    scale:float, # guidance scale
-    num_classes:int|None, # from the model's configuration, where it has one
-) -> None: # raises `ValueError` naming the argument, its value and what would do
-    "Refuse a request that cannot be sampled."
-    _check_tensors(noise, cond, null_cond, num_classes)
     if not noise.isfinite().all(): raise ValueError("noise must be finite, got NaN or infinity")
     if len(cond) != len(noise):
         raise ValueError(f"cond must have one entry an image: got {len(cond)} for {len(noise)} images")
@@ -272,12 +240,18 @@ def _check_request(
         raise ValueError(f"null_cond is needed for guidance_scale {scale}: give it, or a scale of 1")
     if null_cond is not None and null_cond.shape != cond.shape:
         raise ValueError(f"null_cond must have cond's shape {tuple(cond.shape)}, got {tuple(null_cond.shape)}")
+    if num_classes: _check_ids(cond, null_cond, num_classes)
+
+def _check_ids(cond:Tensor, null_cond:Tensor|None, num_classes:int) -> None:
+    "Raise `ValueError` for what are no class ids."
+    if cond.ndim != 1 or cond.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"cond must be (B,) int64 class ids, got {cond.dtype} {tuple(cond.shape)}")
     for name, ids in (("cond", cond), ("null_cond", null_cond)):
-        if not num_classes or ids is None or not len(ids): continue
+        if ids is None or not len(ids): continue
         low, high = int(ids.min()), int(ids.max())
         if not 0 <= low <= high <= num_classes:
-            allowed = f"0 to {num_classes - 1} (null class {num_classes})"
-            raise ValueError(f"{name} must hold class ids {allowed}, got {low} to {high}")
+            raise ValueError(f"{name} must hold class ids 0 to {num_classes - 1} (null class {num_classes}), "
+                             f"got {low} to {high}")
 
 # %% ../nbs/08_samplers.ipynb #fd8447d1
 def denoise(
@@ -285,12 +259,15 @@ def denoise(
     noise:Tensor, # (B, C, H, W) standard normal noise; its dtype is kept throughout
     cond:Tensor, # (B,) class ids or (B, L, D) encoded text
     null_cond:Tensor|None=None, # the null condition, needed where the guidance scale is not 1
-    settings:SamplerSettings=SamplerSettings(), # how to sample
+    settings:SamplerSettings=SamplerSettings(),
     *, indices:Sequence[int]|None=None, # number of each image, for fresh noise of method "sde"; None: 0, 1, 2 …
     **changes, # fields of the settings that differ: `steps=25`, `guidance_scale=2.` …
 ) -> Iterator[Step]: # steps + 1 moments, noise first; raises `ValueError` at once for what cannot be sampled
     "Sample step by step, in inference mode; see `sample` for the result alone."
-    s = change_settings(settings, changes)
+    known = SamplerSettings.__dataclass_fields__
+    for name in changes:
+        if name not in known: raise ValueError(f"unknown sampler setting {name!r}: must be one of {', '.join(known)}")
+    s = replace(settings, **changes)
     config = getattr(model, "config", None)
     _check_request(noise, cond, null_cond, s.guidance_scale, getattr(config, "num_classes", None))
     numbers = range(len(noise)) if indices is None else indices
@@ -306,7 +283,7 @@ def sample(
     noise:Tensor, # (B, C, H, W) standard normal noise
     cond:Tensor, # (B,) class ids or (B, L, D) encoded text
     null_cond:Tensor|None=None, # the null condition
-    settings:SamplerSettings=SamplerSettings(), # how to sample
+    settings:SamplerSettings=SamplerSettings(),
     *, trajectory:bool=False, # all steps + 1 states instead of the last
     **changes, # `indices`, and fields of the settings that differ: see `denoise`
 ) -> Tensor: # (B, C, H, W) images, nominally in [-1, 1]; or (steps + 1, B, C, H, W)
@@ -333,11 +310,10 @@ def seam_meter(
     grid:tuple[int, int], # patches down and across
 ) -> float: # 1: borders are like the inside; above: seams
     "Mean step between neighbouring pixels across patch borders, over that inside patches."
-    across, inside = [], []
+    across = inside = 0
     for axis, count in ((-2, grid[0]), (-1, grid[1])):
         step = x.diff(dim=axis).abs().transpose(axis, -1).flatten(0, -2)     # (…, side - 1)
-        border = torch.zeros(step.shape[-1], dtype=torch.bool)
-        border[x.shape[axis] // count - 1::x.shape[axis] // count] = True
-        across.append(step[:, border].mean())
-        inside.append(step[:, ~border].mean())
-    return (sum(across) / sum(inside)).item()
+        border = torch.arange(1, x.shape[axis]) % (x.shape[axis] // count) == 0
+        across += step[:, border].mean()
+        inside += step[:, ~border].mean()
+    return (across / inside).item()

@@ -17,8 +17,7 @@ import torch
 
 from pixnerd import PixNerd, cli, records, sample_folders as s
 from pixnerd.checkpoints import _RENAMED, from_pretrained
-from pixnerd.image_sources import read_file
-from pixnerd.metrics import open_images
+from pixnerd.image_sources import open_images, read_file
 from pixnerd.model import PixNerdConfig
 from pixnerd.patches import to_uint8
 from pixnerd.samplers import SamplerSettings

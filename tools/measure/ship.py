@@ -9,7 +9,6 @@ import argparse
 import json
 import shlex
 import shutil
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -77,6 +76,3 @@ def main(arguments: list[str] | None = None) -> None:
     write_record(folder/"metrics.json", metrics)
     print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB")
     print(json.dumps(record), json.dumps(metrics), sep="\n")
-
-
-if __name__ == "__main__": main(sys.argv[1:])
