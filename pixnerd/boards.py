@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .show import PALETTE, STYLE, colour_table, encode_png, few_colours, live_package, plain_log_ticks
+from .show import (
+    PALETTE, STYLE, colour_table, encode_png, few_colours, live_package, plain_log_ticks, tile)
 
 # %% ../nbs/13a_boards.ipynb #e27e95d6
 _SCALE = 2 # pixels in a board's file for one on the page
@@ -64,12 +65,12 @@ class _Sheet:
 
 # %% ../nbs/13a_boards.ipynb #5250d30e
 def paint_map(
-    m:Tensor, # (H, W) values; NaN becomes grey
+    m:Tensor, # (..., H, W) values; NaN becomes grey
     symmetric:bool=True, # zero is white, colours say the sign; False: dark to bright
     low:float|None=None, # value at the lower end; None: the least (symmetric: minus `high`)
     high:float|None=None, # value at the upper end; None: the largest (symmetric: of the magnitudes)
-) -> np.ndarray: # (H, W, 3) uint8
-    "A matrix as colours."
+) -> np.ndarray: # (..., H, W, 3) uint8
+    "Matrices as colours, on one scale."
     m = m.detach().float().cpu().numpy()
     known = m[np.isfinite(m)] if np.isfinite(m).any() else np.zeros(1)
     if high is None: high = float(np.abs(known).max() if symmetric else known.max())
@@ -85,7 +86,7 @@ _GAP = 6 # pixels between images
 @dataclass(eq=False)
 class Tiles:
     "A panel of images, every pixel a crisp square."
-    images:Sequence[np.ndarray] # (h, w) or (h, w, 3) uint8 each, all of one shape
+    images:Sequence[Tensor|np.ndarray] # as `tile` takes them, or (h, w) or (h, w, 3) uint8; all of one shape
     side:float # width of an image in pixels of the page
     heading:str = ""
     titles:Sequence[str] = () # above each image
@@ -98,6 +99,7 @@ class Tiles:
     down:Sequence[str] = () # labels to the left: of the rows
 
     def __post_init__(self):
+        self.images = [tile([i]) if isinstance(i, Tensor) else i for i in self.images]
         h, w = self.images[0].shape[:2]
         self.cols = self.cols or len(self.images)
         self.tall = self.side * h / w                                            # height of an image
