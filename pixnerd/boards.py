@@ -10,35 +10,33 @@ import csv
 import io
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import accumulate, cycle, zip_longest
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .show import PALETTE, colour_table, encode_png, few_colours, live_package, plain_log_ticks
+from .show import (
+    PALETTE, STYLE, colour_table, encode_png, few_colours, live_package, plain_log_ticks, tile)
 
 # %% ../nbs/13a_boards.ipynb #e27e95d6
 _SCALE = 2 # pixels in a board's file for one on the page
 INK, FAINT, MARK = "#222222", "#6f6f6f", PALETTE[1] # text, quiet text, and the frame around what is chosen
 
 @lru_cache(maxsize=32)
-def _lettering(
-    size:float, # pixels in the file
-    bold:bool, # for headings
-): # a Pillow font: DejaVu Sans, which matplotlib brings along
-    "The house's letters."
+def _lettering(size:float, bold:bool):
+    "A Pillow font, `size` pixels in the file: DejaVu Sans, which matplotlib brings along."
     import matplotlib
     from PIL import ImageFont
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path())/"fonts/ttf"/name), round(size))
 
-def _text_width(text:str, size:float=11, bold:bool=False) -> int: # pixels on the page
-    "How much room a line of text takes."
+def _text_width(text:str, size:float=11, bold:bool=False) -> int:
+    "How much room a line of text takes, in pixels of the page."
     return math.ceil(_lettering(size * _SCALE, bold).getlength(text) / _SCALE)
 
 # %% ../nbs/13a_boards.ipynb #b5b167e7
@@ -67,12 +65,12 @@ class _Sheet:
 
 # %% ../nbs/13a_boards.ipynb #5250d30e
 def paint_map(
-    m:Tensor, # (H, W) values; NaN becomes grey
+    m:Tensor, # (..., H, W) values; NaN becomes grey
     symmetric:bool=True, # zero is white, colours say the sign; False: dark to bright
     low:float|None=None, # value at the lower end; None: the least (symmetric: minus `high`)
     high:float|None=None, # value at the upper end; None: the largest (symmetric: of the magnitudes)
-) -> np.ndarray: # (H, W, 3) uint8
-    "A matrix as colours."
+) -> np.ndarray: # (..., H, W, 3) uint8
+    "Matrices as colours, on one scale."
     m = m.detach().float().cpu().numpy()
     known = m[np.isfinite(m)] if np.isfinite(m).any() else np.zeros(1)
     if high is None: high = float(np.abs(known).max() if symmetric else known.max())
@@ -83,12 +81,14 @@ def paint_map(
     return np.where(np.isfinite(m)[..., None], colours, np.uint8(200))
 
 # %% ../nbs/13a_boards.ipynb #8f759e1f
+_GAP = 6 # pixels between images
+
 @dataclass(eq=False)
 class Tiles:
     "A panel of images, every pixel a crisp square."
-    images:Sequence[np.ndarray] # (h, w) or (h, w, 3) uint8 each, all of one shape
+    images:Sequence[Tensor|np.ndarray] # as `tile` takes them, or (h, w) or (h, w, 3) uint8; all of one shape
     side:float # width of an image in pixels of the page
-    heading:str = "" # above the panel
+    heading:str = ""
     titles:Sequence[str] = () # above each image
     cols:int|None = None # images across; None: all in one row
     foot:str = "" # below the panel, quiet
@@ -97,27 +97,25 @@ class Tiles:
     marked:Sequence[tuple[int, ...]] = () # framed: (image, cell), or (image, cell, cells down, cells across)
     across:Sequence[str] = () # labels above: of the columns of images, or of one image's cells
     down:Sequence[str] = () # labels to the left: of the rows
-    gap:float = 6 # pixels between images
 
     def __post_init__(self):
+        self.images = [tile([i]) if isinstance(i, Tensor) else i for i in self.images]
         h, w = self.images[0].shape[:2]
         self.cols = self.cols or len(self.images)
         self.tall = self.side * h / w                                            # height of an image
         self.line = 15 * any(self.titles)                                        # height of its title
+        self.step = self.side + _GAP, self.tall + self.line + _GAP               # from image to image
         self.top = 22 * bool(self.heading) + 15 * bool(self.across)              # where the images begin
         self.left = max((_text_width(d, 9.5) + 6 for d in self.down), default=0)
-        rows = -(-len(self.images) // self.cols)
-        wide = self.left + self.cols * (self.side + self.gap) - self.gap
+        wide = self.left + self.cols * self.step[0] - _GAP
         wide = max(wide, _text_width(self.heading, 11.5, True), _text_width(self.foot, 10))
-        high = self.top + rows * (self.tall + self.line + self.gap) - self.gap + 18 * bool(self.foot)
-        self.size = (wide, high)
+        rows = -(-len(self.images) // self.cols)
+        self.size = (wide, self.top + rows * self.step[1] - _GAP + 18 * bool(self.foot))
 
     def place(self, i:int) -> tuple[float, float]:
         "Where image i begins."
         row, col = divmod(i, self.cols)
-        x = self.left + col * (self.side + self.gap)
-        y = self.top + row * (self.tall + self.line + self.gap) + self.line
-        return x, y
+        return self.left + col * self.step[0], self.top + row * self.step[1] + self.line
 
     def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
         "Its name, and which image and cell lie at a place of the panel."
@@ -135,10 +133,10 @@ class Tiles:
 def _draw_tiles(tiles:Tiles, sheet:_Sheet, left:float, top:float) -> None:
     "Draw a panel of images, its marks and its labels."
     sheet.text(left, top, tiles.heading, 11.5, bold=True)
-    for i, image in enumerate(tiles.images):
+    for i, (image, title) in enumerate(zip_longest(tiles.images, tiles.titles, fillvalue="")):
         x, y = tiles.place(i)
         sheet.paste(image, left + x, top + y, tiles.side, tiles.tall)
-        if i < len(tiles.titles): sheet.text(left + x, top + y - 14, tiles.titles[i], 10, FAINT)
+        sheet.text(left + x, top + y - 14, title, 10, FAINT)
     wide = tiles.side / tiles.cells[1]
     tall = tiles.tall / tiles.cells[0]
     for i, cell, *extent in tiles.marked:
@@ -148,51 +146,46 @@ def _draw_tiles(tiles:Tiles, sheet:_Sheet, left:float, top:float) -> None:
         a, b = left + x + col * wide, top + y + row * tall
         sheet.frame(a - 1, b - 1, a + cols * wide, b + rows * tall)
     sheet.text(left, top + tiles.size[1] - 13, tiles.foot, 10, FAINT)
-    step_across, step_down = wide, tall                                          # labels of one image's cells
+    step = wide, tall                                                            # labels of one image's cells
     if len(tiles.images) > 1:                                                    # or of the images
-        wide, tall = tiles.side, tiles.tall
-        step_across, step_down = tiles.side + tiles.gap, tiles.tall + tiles.line + tiles.gap
+        wide, tall, step = tiles.side, tiles.tall, tiles.step
     x, y = left + tiles.left, top + tiles.top
     for i, label in enumerate(tiles.across):
-        sheet.text(x + step_across * i + wide / 2, y - 14, label, 9.5, FAINT, anchor="ma")
+        sheet.text(x + step[0] * i + wide / 2, y - 14, label, 9.5, FAINT, anchor="ma")
     for i, label in enumerate(tiles.down):
-        sheet.text(x - 6, y + step_down * i + tiles.line + tall / 2, label, 9.5, FAINT, anchor="rm")
+        sheet.text(x - 6, y + step[1] * i + tiles.line + tall / 2, label, 9.5, FAINT, anchor="rm")
 
 # %% ../nbs/13a_boards.ipynb #7a1be845
+@dataclass(eq=False)
 class Note:
     "A panel of one line of text."
-    def __init__(self, text:str):
-        self.text = text
-        self.size = (_text_width(text, 12), 24)
+    text:str
+    text_size:float = 12 # pixels on the page
+    colour:str = FAINT
+    bold:bool = False
 
-    def draw(self, sheet:_Sheet, left:float, top:float) -> None: sheet.text(left, top + 3, self.text, 12, FAINT)
+    def __post_init__(self): self.size = (_text_width(self.text, self.text_size, self.bold), 2 * self.text_size)
     def hit(self, x:float, y:float) -> None: return None
+
+    def draw(self, sheet:_Sheet, left:float, top:float) -> None:
+        sheet.text(left, top, self.text, self.text_size, self.colour, self.bold)
 
 # %% ../nbs/13a_boards.ipynb #d5edace8
 def _finite_points(x:Sequence, y:Sequence, log:str) -> tuple[np.ndarray, np.ndarray]:
     "Those points that can be drawn: finite, and positive on a logarithmic axis."
     x, y = (np.asarray(v.cpu() if isinstance(v, Tensor) else v, dtype=float) for v in (x, y))
     good = np.isfinite(x) & np.isfinite(y)
-    if "x" in log: good &= x > 0
-    if "y" in log: good &= y > 0
+    for axis, values in zip("xy", (x, y)):
+        if axis in log: good &= values > 0
     return x[good], y[good]
-
-def _axis_ends(values:Sequence[np.ndarray], log:bool) -> tuple[float, float]: # never the same
-    "Where an axis begins and ends."
-    every = np.concatenate([*values, np.zeros(0)])
-    if not len(every): return (.1, 1.) if log else (0., 1.)
-    low, high = float(every.min()), float(every.max())
-    if low == high: low, high = (low / 2, high * 2) if log else (low - .5, high + .5)
-    if log: return low / (high / low) ** .04, high * (high / low) ** .04
-    return low - .03 * (high - low), high + .03 * (high - low)
 
 # %% ../nbs/13a_boards.ipynb #d93a3e70
 @dataclass(eq=False)
 class Chart:
     "A panel of named curves."
     curves:Mapping[str, tuple] # name -> (x, y); what is not finite, or not positive on a logarithmic axis, is left out
-    heading:str = "" # above the panel
-    xlabel:str = "" # what is across
+    heading:str = ""
+    xlabel:str = ""
     log:str = "" # "x", "y" or "xy": these axes are logarithmic
     cursor:float|None = None # a place on the x axis to mark
     size:tuple[float, float] = (280, 210) # pixels on the page
@@ -201,13 +194,14 @@ class Chart:
 
     def __post_init__(self):
         self.curves = {name: _finite_points(x, y, self.log) for name, (x, y) in self.curves.items()}
+        self.colours = dict(zip(self.curves, cycle(PALETTE))) | self.colours
 
     def hit(self, x:float, y:float) -> None: return None
 
     def draw(self, sheet:_Sheet, left:float, top:float) -> None:
         sheet.text(left, top, self.heading, 11.5, bold=True)
         high = self.size[1] - 20 * bool(self.heading)
-        with _DRAWING: image = _draw_chart(self, (self.size[0], high))
+        with _DRAWING: image = _draw_chart(self, self.size[0], high)
         sheet.image.paste(image, (round(left * _SCALE), round((top + self.size[1] - high) * _SCALE)))
 
 # %% ../nbs/13a_boards.ipynb #5bd455cc
@@ -216,43 +210,39 @@ _DRAWING = threading.Lock()
 @lru_cache(maxsize=32)
 def _kept_axes(width:float, height:float, log:str, scale:int): # a matplotlib panel, to be filled anew
     "An empty panel of a size; a point of matplotlib is a pixel of the page."
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale)
     FigureCanvasAgg(figure)
-    panel = figure.add_axes((0, 0, 1, 1))
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color("#9a9a9a")
-    panel.set_axisbelow(True)
-    panel.grid(True, color="#e6e6e6", linewidth=1)
-    panel.tick_params(colors=FAINT, labelsize=9.5, length=0, pad=4)
+    with rc_context(STYLE): panel = figure.add_axes((0, 0, 1, 1))
+    panel.tick_params(colors=FAINT, length=0, pad=4)
     panel.locator_params(nbins=5)
-    panel.set(**{f"{a}scale": "log" for a in log})
+    panel.set(**{f"{a}scale": "log" for a in log}, **{f"{a}margin": .04 for a in "xy"})
     return panel
 
 # %% ../nbs/13a_boards.ipynb #00fadebe
-def _draw_chart(chart:Chart, size:tuple[float, float]) -> Image.Image:
+def _draw_chart(chart:Chart, width:float, height:float) -> Image.Image:
     "Fill the kept panel with a chart's curves, its legend and its cursor."
-    panel = _kept_axes(*size, chart.log, _SCALE)
+    panel = _kept_axes(width, height, chart.log, _SCALE)
     for artist in [*panel.lines, *panel.figure.legends]: artist.remove()
-    for i, (name, (x, y)) in enumerate(chart.curves.items()):
+    for name, (x, y) in chart.curves.items():
         marker = "o" if chart.dots or len(x) == 1 else ""
-        colour = chart.colours.get(name, PALETTE[i % len(PALETTE)])
-        panel.plot(x, y, color=colour, label=name, linewidth=1.8, marker=marker, markersize=5, clip_on=False)
-    for axis, which in enumerate("xy"):
-        ends = _axis_ends([points[axis] for points in chart.curves.values()], which in chart.log)
-        getattr(panel, f"set_{which}lim")(*ends)
-        if which in chart.log: plain_log_ticks(getattr(panel, f"{which}axis"))
+        panel.plot(x, y, color=chart.colours[name], label=name, linewidth=1.8, marker=marker, markersize=5,
+                   clip_on=False)
+    panel.relim()
+    panel.autoscale()
+    for a in chart.log: plain_log_ticks(getattr(panel, f"{a}axis"))
     lines = 0
     if len(chart.curves) > 1:
-        room = (size[0] - 46) / max(_text_width(name, 10) + 38 for name in chart.curves)   # names side by side
+        room = (width - 46) / max(_text_width(name, 10) + 38 for name in chart.curves)     # names side by side
         cols = min(len(chart.curves), max(1, int(room)))
         lines = -(-len(chart.curves) // cols)
-        panel.figure.legend(loc="upper left", bbox_to_anchor=(36 / size[0], 1), ncols=cols, fontsize=10, frameon=False,
+        panel.figure.legend(loc="upper left", bbox_to_anchor=(36 / width, 1), ncols=cols, fontsize=10, frameon=False,
                             borderpad=0, borderaxespad=0, handlelength=1.4, columnspacing=1, labelspacing=.3)
     bottom = 34 if chart.xlabel else 20
     top = 15 * lines + 6
-    panel.set_position((46 / size[0], bottom / size[1], 1 - 56 / size[0], 1 - (top + bottom) / size[1]))
+    panel.set_position((46 / width, bottom / height, 1 - 56 / width, 1 - (top + bottom) / height))
     panel.set_xlabel(chart.xlabel, fontsize=10, color=INK, labelpad=2)
     if chart.cursor is not None: panel.axvline(chart.cursor, color=MARK, linewidth=1.5)
     panel.figure.canvas.draw()
@@ -264,40 +254,33 @@ class Stack:
     "Panels one below the other, as one panel."
     panels:Sequence # `Tiles`, `Chart`, `Row`, from the top
     gap:float = 14 # pixels between
+    _along = 1 # the coordinate that grows from panel to panel
 
     def __post_init__(self):
-        self.tops = [sum(p.size[1] + self.gap for p in self.panels[:i]) for i in range(len(self.panels))]
-        self.size = (max(p.size[0] for p in self.panels), self.tops[-1] + self.panels[-1].size[1])
+        along, across = self._along, 1 - self._along
+        *starts, end = accumulate((p.size[along] + self.gap for p in self.panels), initial=0)
+        self.placed = [(p, *((0, start) if along else (start, 0))) for p, start in zip(self.panels, starts)]
+        most = max(p.size[across] for p in self.panels)
+        self.size = (most, end - self.gap) if along else (end - self.gap, most)
 
     def draw(self, sheet:_Sheet, left:float, top:float) -> None:
-        for panel, y in zip(self.panels, self.tops): panel.draw(sheet, left, top + y)
+        for panel, x, y in self.placed: panel.draw(sheet, left + x, top + y)
 
     def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
-        return next(filter(None, (p.hit(x, y - top) for p, top in zip(self.panels, self.tops))), None)
+        return next(filter(None, (panel.hit(x - left, y - top) for panel, left, top in self.placed)), None)
 
 # %% ../nbs/13a_boards.ipynb #c52d8c86
 @dataclass(eq=False)
-class Row:
+class Row(Stack):
     "Panels side by side, as one panel."
-    panels:Sequence # `Tiles`, `Chart`, `Stack`, from the left
     gap:float = 18 # pixels between
-
-    def __post_init__(self):
-        self.lefts = [sum(p.size[0] + self.gap for p in self.panels[:i]) for i in range(len(self.panels))]
-        self.size = (self.lefts[-1] + self.panels[-1].size[0], max(p.size[1] for p in self.panels))
-
-    def draw(self, sheet:_Sheet, left:float, top:float) -> None:
-        for panel, x in zip(self.panels, self.lefts): panel.draw(sheet, left + x, top)
-
-    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
-        return next(filter(None, (p.hit(x - left, y) for p, left in zip(self.panels, self.lefts))), None)
+    _along = 0
 
 # %% ../nbs/13a_boards.ipynb #5424a6c8
-def _charts(panels:Iterable) -> list[Chart]:
-    "The charts among panels, however deep."
-    found = []
-    for panel in panels: found += [panel] if isinstance(panel, Chart) else _charts(getattr(panel, "panels", ()))
-    return found
+def _charts(panel) -> list[Chart]:
+    "The charts in a panel, however deep."
+    if isinstance(panel, Chart): return [panel]
+    return [chart for part in getattr(panel, "panels", ()) for chart in _charts(part)]
 
 def _plotly_figure(charts:Sequence[Chart]): # a plotly figure; raises `ValueError` where there are no curves
     "Charts, to zoom and to read."
@@ -305,11 +288,11 @@ def _plotly_figure(charts:Sequence[Chart]): # a plotly figure; raises `ValueErro
     if not charts: raise ValueError("there are no curves in this picture")
     figure = subplots.make_subplots(1, len(charts), subplot_titles=[c.heading for c in charts])
     for col, chart in enumerate(charts, 1):
-        for i, (name, (x, y)) in enumerate(chart.curves.items()):
-            colour = chart.colours.get(name, PALETTE[i % len(PALETTE)])
-            figure.add_trace(objects.Scatter(x=x, y=y, name=name, line={"color": colour}), 1, col)
-        figure.update_xaxes(title_text=chart.xlabel, type="log" if "x" in chart.log else "linear", row=1, col=col)
-        figure.update_yaxes(type="log" if "y" in chart.log else "linear", row=1, col=col)
+        for name, (x, y) in chart.curves.items():
+            figure.add_trace(objects.Scatter(x=x, y=y, name=name, line={"color": chart.colours[name]}), 1, col)
+        scale = {a: "log" if a in chart.log else "linear" for a in "xy"}
+        figure.update_xaxes(title_text=chart.xlabel, type=scale["x"], row=1, col=col)
+        figure.update_yaxes(type=scale["y"], row=1, col=col)
     return figure.update_layout(template="plotly_white", width=max(520, 400 * len(charts)), height=380)
 
 # %% ../nbs/13a_boards.ipynb #19da44a4
@@ -322,23 +305,17 @@ class Board:
     least:float = 0 # pixels across, at least
 
     def __post_init__(self):
-        self.placed, self.lines, y = [], [], 10.
-        for i, row in enumerate(self.rows):
-            if self.titles and self.titles[i]:
-                self.lines.append((self.titles[i], y))
-                y += 22
-            x = 12.
-            for panel in row:
-                self.placed.append((panel, x, y))
-                x += panel.size[0] + 24
-            y += max(panel.size[1] for panel in row) + 18
-        self.size = (max(self.least, max(x + p.size[0] for p, x, _ in self.placed) + 12), y - 6)
+        rows = []
+        for title, row in zip_longest(self.titles, self.rows, fillvalue=""):
+            row = Row(row, gap=24)
+            rows.append(Stack([Note(title, 11, PALETTE[0], bold=True), row], gap=0) if title else row)
+        self.panel = Stack(rows, gap=18)
+        self.size = (max(self.least, self.panel.size[0] + 24), self.panel.size[1] + 22)
 
     @property
     def image(self) -> Image.Image:
         sheet = _Sheet(*self.size)
-        for panel, x, y in self.placed: panel.draw(sheet, x, y)
-        for title, y in self.lines: sheet.text(12, y, title, 11, PALETTE[0], bold=True)
+        self.panel.draw(sheet, 12, 10)
         return sheet.image
 
     def png(self) -> bytes: return encode_png(self.image, compress_level=1)      # a live view waits for it
@@ -347,12 +324,9 @@ class Board:
 
     def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
         "The panel's name, image and cell at a place, given in shares of width and height; None: a click means nothing."
-        for panel, left, top in self.placed:
-            a, b = x * self.size[0] - left, y * self.size[1] - top
-            if 0 <= a < panel.size[0] and 0 <= b < panel.size[1]: return panel.hit(a, b)
-        return None
+        return self.panel.hit(x * self.size[0] - 12, y * self.size[1] - 10)
 
-    def figure(self): return _plotly_figure(_charts(panel for row in self.rows for panel in row))      # for plotly
+    def figure(self): return _plotly_figure(_charts(self.panel))                 # for plotly
 
     def csv(self) -> str:
         "The numbers, comma-separated, with a head; columns may differ in length."

@@ -21,22 +21,16 @@ from .probes import (
     InspectedModel, RunSettings, carry_noise, noise_to_signal, radial_power, run_code, seam_profile)
 from .records import option
 from .samplers import Step, denoise, labelled_solvers, make_noise, seam_meter
-from .show import Choice, Flipbook, Menu, Slider, lay_out, tile
+from .show import Choice, Flipbook, Menu, lay_out, tile
 
 # %% ../nbs/13c_explorers.ipynb #00c6de0b
-def _sheet(
-    images:Tensor, # (B, C, H, W) in [-1, 1]
-) -> np.ndarray: # uint8, about as wide as tall
-    "A batch of images as one picture."
-    return lay_out([tile([i]) for i in images], cols=math.ceil(math.sqrt(len(images))), gap=1)
+def _sheet(images:Tensor) -> np.ndarray:
+    "A batch of images (B, C, H, W) as one picture, about as wide as tall."
+    return tile(images, cols=math.ceil(math.sqrt(len(images))), gap=1)
 
-def _maps(
-    maps:Tensor, # (B, C, H, W) with a sign; channels are averaged
-) -> np.ndarray: # (H', W', 3) uint8
-    "A batch of signed maps as one picture, on one scale."
-    maps = maps.float().mean(1)
-    painted = [paint_map(m, high=float(maps.abs().max())) for m in maps]
-    return lay_out(painted, cols=math.ceil(math.sqrt(len(maps))), gap=1)
+def _maps(maps:Tensor) -> np.ndarray:
+    "A batch of signed maps (B, C, H, W) as one picture, on one scale; channels are averaged."
+    return lay_out(paint_map(maps.float().mean(1)), cols=math.ceil(math.sqrt(len(maps))), gap=1)
 
 # %% ../nbs/13c_explorers.ipynb #9322029b
 @dataclass(frozen=True)
@@ -44,11 +38,11 @@ class _MomentSettings(RunSettings):
     moment:int = option(8, "step that is shown, 0 to `steps`")
 
 class DenoisingExplorer(Explorer):
-    "Scrub through a run: state, exact preview, velocity, noise to signal, and the spectrum of the preview's error."
+    "Scrub through a run: state, preview, velocity, noise to signal, and the spectrum of the preview's error."
     Settings, free, plays = _MomentSettings, ("moment",), "moment"
     help = "play, drag moment, use the arrow keys on the picture, or click a small preview"
 
-    def controls(self, s) -> dict: return run_controls(s) | {"moment": Slider(0, s.steps, min(s.moment, s.steps))}
+    def controls(self, s) -> dict: return run_controls(s, moment=s.steps)
     def align(self, pinned, s): return replace(pinned, moment=round(s.moment / s.steps * pinned.steps))
 
     def work(self, s) -> Iterator[list[Step]]:
@@ -73,10 +67,9 @@ class DenoisingExplorer(Explorer):
         frames = []
         for d in data:
             parts = [_sheet(d.x), _sheet(d.preview), _maps(d.velocity)]
-            parts = [p if p.ndim == 3 else p[..., None].repeat(3, -1) for p in parts]
-            frames.append(lay_out(parts))
+            frames.append(lay_out([p if p.ndim == 3 else p[..., None].repeat(3, -1) for p in parts]))
         labels = [f"state, preview, velocity at t = {d.t:.2f}" for d in data]
-        alt = "An image forming: its noisy state, the exact preview, and the velocity"
+        alt = "An image forming: its noisy state, the preview, and the velocity"
         return Flipbook(frames, labels, 640, alt, min(self.settings.moment // 2, len(data) - 1))
 
 # %% ../nbs/13c_explorers.ipynb #d921a194
@@ -84,79 +77,82 @@ def _strip(steps:int, most:int=9) -> list[int]:
     "Which moments are shown small: first and last, and some between."
     return sorted({round(v) for v in np.linspace(0, steps, min(most, steps + 1))})
 
-def _moment_table(data:Sequence[Step]) -> dict[str, list]:
-    "A run in numbers."
-    def size(x): return math.nan if x is None else x.float().square().mean().sqrt().item()
-    return {"step": [d.i for d in data],
-            "t": [d.t for d in data],
-            "noise_to_signal": [noise_to_signal(d) for d in data],
-            "velocity": [size(d.velocity) for d in data],
-            "preview_error": [size(d.preview - data[-1].preview) for d in data]}
+def _rms(x:Tensor|None) -> float: return math.nan if x is None else x.float().square().mean().sqrt().item()
 
 def _moment_board(s, data:Sequence[Step], brief:bool) -> Board:
     "One moment of a run; brief: without the small pictures."
     now = data[min(s.moment, len(data) - 1)]
-    whole = len(data) == s.steps + 1
     velocity = torch.zeros_like(now.x) if now.velocity is None else now.velocity
     side = 160 if brief else 192
-    table = _moment_table(data)
+    table = {"step": [d.i for d in data],
+             "t": [d.t for d in data],
+             "noise_to_signal": [noise_to_signal(d) for d in data],
+             "velocity": [_rms(d.velocity) for d in data],
+             "preview_error": [_rms(d.preview - data[-1].preview) for d in data]}
     large = [Tiles([_sheet(now.x)], side, f"state, t = {now.t:.2f} ({now.i} of {s.steps})"),
-             Tiles([_sheet(now.preview)], side, "exact preview"),
+             Tiles([_sheet(now.preview)], side, "preview: the present estimate"),
              Tiles([_maps(velocity)], side, f"velocity, ±{velocity.float().mean(1).abs().max():.1f}"),
              Chart({"noise to signal": (table["t"], table["noise_to_signal"])}, "noise to signal", "time t", log="y",
                    cursor=now.t, size=(260, side + 22))]
     if brief: return Board([large], table)
     shown = [m for m in _strip(s.steps) if m < len(data)]
-    small = [tile([getattr(data[m], which)[0]]) for which in ("x", "preview") for m in shown]
+    small = [getattr(data[m], which)[0] for which in ("x", "preview") for m in shown]
     marked = [(i, 0) for i, m in enumerate(shown * 2) if m == now.i]
     strip = Tiles(small, 64, "states, and the previews they point at", cols=len(shown), name="strip",
                   across=[f"{data[m].t:.2f}" for m in shown], marked=marked)
     curves = {"the image": radial_power(data[-1].preview)}
-    if whole and now.i < s.steps: curves["error of the preview"] = radial_power(now.preview - data[-1].preview)
+    if now.i < s.steps == data[-1].i: curves["error of the preview"] = radial_power(now.preview - data[-1].preview)
     spectrum = Chart(curves, "spectrum", "cycles over the image", log="y", size=(260, 190))
     return Board([large, [strip, spectrum]], table, least=944)
 
 # %% ../nbs/13c_explorers.ipynb #2c4e2458
-_SCALES = (1.5, 2., 3., 4., 6., 8.)
-_BEGINNINGS = (0., .1, .2, .3, .5)
-
-def _ladder(most:int) -> list[int]:
-    "Numbers of steps to compare: 2, 4, 8, up to `most`."
-    return [2 ** k for k in range(1, int(math.log2(most)) + 1)]
-
 @dataclass(frozen=True)
 class _LabSettings(RunSettings):
     view:str = option("solvers", "compare solvers, or guidance")
     most:int = option(32, "steps, at most")
     chosen:int = option(7, "which cell of the sheet is shown large")
 
-    @property
-    def shape(self) -> tuple[int, int]: # rows and columns of the sheet
-        if self.view == "solvers": return len(labelled_solvers(random=False)), len(_ladder(self.most))
-        return len(_BEGINNINGS), len(_SCALES)
+@dataclass(frozen=True)
+class _Plan:
+    "Runs in rows and columns, and the one that all are compared with."
+    against:str # what that one is called
+    reference:RunSettings
+    base:RunSettings # of all others
+    rows:dict # what a row is called -> what it changes
+    cols:dict # what a column is called -> what it changes
+
+    def chosen(self, s:_LabSettings) -> int: return min(s.chosen, len(self.rows) * len(self.cols) - 1)
+
+def _plan(s:_LabSettings) -> _Plan:
+    "Solvers at doubling numbers of steps against 400; or guidance scales and beginnings of the interval against none."
+    adams = replace(s, method="adams", order=2)
+    if s.view == "solvers":
+        solvers = labelled_solvers(random=False).items()
+        rows = {name: {"method": solver.method, "order": solver.order} for name, solver in solvers}
+        counts = [2 ** k for k in range(1, int(math.log2(s.most)) + 1)]
+        cols = {f"{n} steps": {"steps": n} for n in counts}
+        return _Plan("400 steps", replace(adams, steps=400), s, rows, cols)
+    base = replace(adams, steps=12)
+    rows = {f"t > {low:g}": {"guidance_interval": (low, 1.)} for low in (0., .1, .2, .3, .5)}
+    cols = {f"scale {scale:g}": {"guidance_scale": scale} for scale in (1.5, 2., 3., 4., 6., 8.)}
+    return _Plan("without guidance", replace(base, guidance_scale=1.), base, rows, cols)
 
 # %% ../nbs/13c_explorers.ipynb #0643bdfb
 class SamplerLab(Explorer):
     "Solvers against steps, guidance against interval: distances, and the images themselves."
-    Settings, free, keep = _LabSettings, ("chosen",), 8
+    Settings, free, keep, walks = _LabSettings, ("chosen",), 8, "chosen"
     help = "click an image or a cell of the map, or use the arrow keys on the picture"
 
     def controls(self, s) -> dict:
-        most = math.prod(s.shape) - 1
-        run = run_controls(s, "classes", "seed", "guidance_scale", "guidance_interval", "time_shift")
-        return {"view": Menu(("solvers", "guidance"), s.view), **run, "most": Choice((8, 16, 32, 64), s.most),
-                "chosen": Slider(0, most, min(s.chosen, most))}
+        plan = _plan(s)
+        names = ("classes", "seed", "guidance_scale", "guidance_interval", "time_shift")
+        run = run_controls(s, *names, chosen=len(plan.rows) * len(plan.cols) - 1)
+        return {"view": Menu(("solvers", "guidance"), s.view), "most": Choice((8, 16, 32, 64), s.most), **run}
 
-    def work(self, s) -> Iterator:
-        return (_compare_solvers if s.view == "solvers" else _compare_guidance)(self.subject, s)
-
-    def board(self, s, data, brief=False) -> Board:
-        return (_solver_board if s.view == "solvers" else _guidance_board)(s, data)
-
+    def columns(self, s) -> int: return len(_plan(s).cols)
+    def work(self, s) -> Iterator: return _compare(self.subject, _plan(s))
+    def board(self, s, data, brief=False) -> Board: return _lab_board(s, _plan(s), data)
     def clicked(self, s, name, image, cell) -> dict: return {"chosen": max(image, cell)}
-
-    def arrow(self, s, key) -> dict:
-        return {"chosen": s.chosen + {"Left": -1, "Right": 1, "Up": -s.shape[1], "Down": s.shape[1]}[key]}
 
 # %% ../nbs/13c_explorers.ipynb #bd2a747a
 @dataclass
@@ -165,88 +161,63 @@ class _Comparison:
     reference:Tensor # (B, C, H, W)
     runs:dict = field(default_factory=dict) # (row, column) -> (B, C, H, W)
 
-    def distance(self, row:int, col:int) -> float: # root mean square over pixels, NaN where there is no run yet
-        run = self.runs.get((row, col))
-        return math.nan if run is None else (run - self.reference).square().mean().sqrt().item()
+    def distance(self, row:int, col:int) -> float:
+        "Root mean square over pixels; NaN where there is no run yet."
+        return _rms(self.runs[row, col] - self.reference) if (row, col) in self.runs else math.nan
 
-def _compare_solvers(subject:InspectedModel, s:_LabSettings) -> Iterator: # what is going on, and the comparison
-    "Every solver at every number of steps, against Adams' method of order 2 at 400 steps."
-    for step in subject.run(replace(s, method="adams", order=2, steps=400)):
-        if step.i % 10 == 0: yield f"reference: step {step.i} of 400"
+def _compare(subject:InspectedModel, plan:_Plan) -> Iterator[str|_Comparison]: # what is going on, and what there is
+    for step in subject.run(plan.reference):
+        if step.i % 10 == 0: yield f"reference: step {step.i} of {plan.reference.steps}"
     found = _Comparison(step.x)
-    for col, steps in enumerate(_ladder(s.most)):
-        for row, (name, solver) in enumerate(labelled_solvers(random=False).items()):
-            for step in subject.run(replace(s, method=solver.method, order=solver.order, steps=steps)):
-                if step.i % 4 == 0: yield f"{name}, {steps} steps"
-            found.runs[row, col] = step.x
-            yield found
-
-def _compare_guidance(subject:InspectedModel, s:_LabSettings) -> Iterator: # what is going on, and the comparison
-    "Every guidance scale with every beginning of the interval, against no guidance, in 12 steps of Adams' method."
-    base = replace(s, method="adams", order=2, steps=12)
-    for step in subject.run(replace(base, guidance_scale=1.)): yield "without guidance"
-    found = _Comparison(step.x)
-    for row, low in enumerate(_BEGINNINGS):
-        for col, scale in enumerate(_SCALES):
-            for step in subject.run(replace(base, guidance_scale=scale, guidance_interval=(low, 1.))):
-                yield f"scale {scale:g} from t = {low:g}"
+    for col, (across, changed) in enumerate(plan.cols.items()):
+        for row, (down, changes) in enumerate(plan.rows.items()):
+            for step in subject.run(replace(plan.base, **changed, **changes)):
+                if step.i % 4 == 0: yield f"{down}, {across}"
             found.runs[row, col] = step.x
             yield found
 
 # %% ../nbs/13c_explorers.ipynb #4c2e1849
-def _all_images(s:_LabSettings, found:_Comparison, side:int, across:Sequence[str], down:Sequence[str]) -> Tiles:
-    "The sheet of all runs; grey where there is none yet."
-    rows, cols = s.shape
+def _lab_board(s:_LabSettings, plan:_Plan, found:_Comparison) -> Board:
+    "Distances, all images (grey where there is none yet), and the chosen one large."
+    places = [(row, col) for row in range(len(plan.rows)) for col in range(len(plan.cols))]
+    chosen = plan.chosen(s)
+    distances = [found.distance(*place) for place in places]
+    panel, table = (_solver_chart if s.view == "solvers" else _guidance_map)(plan, distances, chosen)
+    row, col = places[chosen]
+    image = found.runs.get((row, col), found.reference)
+    gap = image - found.reference
+    large = Row([Tiles([_sheet(image)], 128, f"{list(plan.rows)[row]}, {list(plan.cols)[col]}"),
+                 Tiles([_sheet(found.reference)], 128, plan.against),
+                 Tiles([_maps(gap)], 128, f"difference, ±{gap.abs().max():.2f}")])
     blank = np.full_like(_sheet(found.reference), 235)
-    cells = [(row, col) for row in range(rows) for col in range(cols)]
-    images = [_sheet(found.runs[cell]) if cell in found.runs else blank for cell in cells]
-    return Tiles(images, side, "what they give", cols=cols, across=across, down=down, name="sheet",
-                 marked=[(min(s.chosen, len(cells) - 1), 0)])
-
-def _chosen_image(s:_LabSettings, found:_Comparison, name:str, against:str) -> Row:
-    "The chosen run, large, beside what it is compared with."
-    chosen = found.runs.get(_chosen_cell(s), found.reference)
-    gap = chosen - found.reference
-    return Row([Tiles([_sheet(chosen)], 128, name), Tiles([_sheet(found.reference)], 128, against),
-                Tiles([_maps(gap)], 128, f"difference, ±{gap.abs().max():.2f}")])
-
-def _chosen_cell(s:_LabSettings) -> tuple[int, int]:
-    return divmod(min(s.chosen, math.prod(s.shape) - 1), s.shape[1])
+    images = [_sheet(found.runs[place]) if place in found.runs else blank for place in places]
+    sheet = Tiles(images, 64 if len(plan.cols) > 4 else 80, "what they give", cols=len(plan.cols), across=plan.cols,
+                  down=plan.rows, name="sheet", marked=[(chosen, 0)])
+    return Board([[Stack([panel, large]), sheet]], table, least=900)
 
 # %% ../nbs/13c_explorers.ipynb #7aa48478
-def _solver_board(s:_LabSettings, found:_Comparison) -> Board:
-    "Curves of distance, all images, and the chosen one large."
-    solvers = labelled_solvers(random=False)
-    steps = _ladder(s.most)
-    curves = {}
-    for row, (name, solver) in enumerate(solvers.items()):
-        evaluations = [replace(solver, steps=n).evaluations for n in steps]
-        curves[name] = (evaluations, [found.distance(row, col) for col in range(len(steps))])
-    label = "evaluations of the velocity" + (", each with and without the class" if s.guidance_scale != 1 else "")
-    chart = Chart(curves, "distance to 400 steps", label, log="xy", size=(430, 270), dots=True)
-    row, col = _chosen_cell(s)
-    large = _chosen_image(s, found, f"{list(solvers)[row]}, {steps[col]} steps", "400 steps")
-    across = [f"{n} steps" if i == 0 else str(n) for i, n in enumerate(steps)]
-    images = _all_images(s, found, 64 if len(steps) > 4 else 80, across, list(solvers))
-    table = {"solver": [name for name in solvers for _ in steps], "steps": steps * len(solvers),
-             "distance": [distance for _, distances in curves.values() for distance in distances]}
-    return Board([[Stack([chart, large]), images]], table, least=900)
+def _solver_chart(plan:_Plan, distances:Sequence[float], chosen:int) -> tuple[Chart, dict]:
+    "Distance against evaluations, a curve for each solver."
+    curves, count = {}, len(plan.cols)
+    for i, (name, changes) in enumerate(plan.rows.items()):
+        evaluations = [replace(plan.base, **changed, **changes).evaluations for changed in plan.cols.values()]
+        curves[name] = evaluations, distances[i * count:(i + 1) * count]
+    twice = ", each with and without the class" if plan.base.guidance_scale != 1 else ""
+    chart = Chart(curves, "distance to 400 steps", f"evaluations of the velocity{twice}", log="xy", size=(430, 270),
+                  dots=True)
+    steps = [changed["steps"] for changed in plan.cols.values()]
+    return chart, {"solver": np.repeat(list(curves), count), "steps": steps * len(curves), "distance": distances}
 
-def _guidance_board(s:_LabSettings, found:_Comparison) -> Board:
-    "A map of how far guidance moved the image, all images, and the chosen one large."
-    rows, cols = s.shape
-    moved = torch.tensor([[found.distance(row, col) for col in range(cols)] for row in range(rows)])
-    scales, lows = [f"{g:g}" for g in _SCALES], [f"t > {low:g}" for low in _BEGINNINGS]
-    row, col = _chosen_cell(s)
-    most = moved.nan_to_num(0.).max()
-    heat = Tiles([paint_map(moved, symmetric=False, low=0)], 300, "how far guidance moved the image", across=scales,
-                 down=lows, cells=(rows, cols), name="map", marked=[(0, row * cols + col)],
-                 foot=f"dark: not at all; yellow: {most:.2f}. Across: guidance scale")
-    large = _chosen_image(s, found, f"scale {scales[col]}, {lows[row]}", "without guidance")
-    images = _all_images(s, found, 64, scales, lows)
-    table = {"scale": list(_SCALES) * rows, "from": [low for low in _BEGINNINGS for _ in _SCALES],
-             "moved": moved.flatten().tolist()}
-    return Board([[Stack([heat, large]), images]], table, least=900)
+def _guidance_map(plan:_Plan, distances:Sequence[float], chosen:int) -> tuple[Tiles, dict]:
+    "How far guidance moved the image."
+    moved = torch.tensor(distances).reshape(len(plan.rows), len(plan.cols))
+    scales = [changed["guidance_scale"] for changed in plan.cols.values()]
+    heat = Tiles([paint_map(moved, symmetric=False, low=0)], 300, "how far guidance moved the image",
+                 across=[f"{scale:g}" for scale in scales], down=plan.rows, cells=moved.shape, name="map",
+                 marked=[(0, chosen)],
+                 foot=f"dark: not at all; yellow: {moved.nan_to_num(0.).max():.2f}. Across: guidance scale")
+    lows = [changes["guidance_interval"][0] for changes in plan.rows.values()]
+    return heat, {"scale": scales * len(lows), "from": np.repeat(lows, len(scales)), "moved": distances}
 
 # %% ../nbs/13c_explorers.ipynb #34a2f40c
 @dataclass(frozen=True)
@@ -260,17 +231,16 @@ class _ResolutionSettings(RunSettings):
 
 class ResolutionLab(Explorer):
     "The same noise at any size, its seams, and a zoom that paints again instead of enlarging."
-    Settings, free, keep = _ResolutionSettings, ("patch",), 12
+    Settings, free, keep, walks = _ResolutionSettings, ("patch",), 12, "patch"
     help = "click a place to zoom there, or use the arrow keys; off grid: what is painted between trained pixels"
 
     def controls(self, s) -> dict:
         side, (rows, cols) = self.subject.shape[1], self.subject.grid
         def sizes(n): return tuple(dict.fromkeys(max(n, round(f * side / n) * n) for f in (.5, .75, 1, 1.5, 2, 3, 4)))
-        most = rows * cols - 1
-        return run_controls(s, "classes", "seed", "steps", "guidance_scale") | {
+        return run_controls(s, "classes", "seed", "steps", "guidance_scale", patch=rows * cols - 1) | {
             "height": Choice(sizes(rows), s.height), "width": Choice(sizes(cols), s.width),
             "off_grid": Menu(("as trained", "interpolate", "evaluate"), s.off_grid),
-            "zoom": Choice((1, 2, 4, 8), s.zoom), "patch": Slider(0, most, min(s.patch, most))}
+            "zoom": Choice((1, 2, 4, 8), s.zoom)}
 
     def work(self, s) -> Iterator: # what is going on, then {"trained", "painted", "zoomed"}: (B, C, H, W) each
         "Sample as trained, at the chosen size, and at `zoom` times the training size, from one noise."
@@ -291,22 +261,14 @@ class ResolutionLab(Explorer):
     def board(self, s, data, brief=False) -> Board: return _resolution_board(self.subject, s, data)
     def clicked(self, s, name, image, cell) -> dict: return {"patch": cell}
 
-    def arrow(self, s, key) -> dict:
-        cols = self.subject.grid[1]
-        return {"patch": s.patch + {"Left": -1, "Right": 1, "Up": -cols, "Down": cols}[key]}
-
     def before(self, s) -> str:
         code = run_code(self.subject, s, canvas=(s.height, s.width))
         if s.off_grid == "as trained": return code
         return code.replace("\nnoise = ", f"\nmodel = model.with_config(off_grid={s.off_grid!r})\nnoise = ", 1)
 
 # %% ../nbs/13c_explorers.ipynb #ed7e216d
-def _window(
-    x:Tensor, # (B, C, H, W)
-    corner:tuple[int, int], # upper left patch, down and across
-    grid:tuple[int, int], # patches down and across
-) -> Tensor: # (B, C, h, w) two by two patches, or fewer where the grid has no more
-    "A window of an image."
+def _window(x:Tensor, corner:Sequence[int], grid:tuple[int, int]) -> Tensor:
+    "A window of images (B, C, H, W): two by two patches from `corner` on, or fewer where the grid has no more."
     h, w = x.shape[-2] // grid[0], x.shape[-1] // grid[1]
     return x[:, :, corner[0] * h:(corner[0] + 2) * h, corner[1] * w:(corner[1] + 2) * w]
 
@@ -320,25 +282,23 @@ def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mappin
     wide = round(192 * min(1., 1.4 * s.width / s.height))
     how = subject.model.config.off_grid if s.off_grid == "as trained" else s.off_grid
     foot = f"between the pixels it knew: {how}d" if (s.height, s.width) != (side, side) else ""
-    shown = [Tiles([tile(data["trained"][:1])], 192, f"as trained, {side} × {side}", **mark),
-             Tiles([tile(data["painted"][:1])], wide, f"painted at {s.height} × {s.width}", foot=foot, **mark)]
     meter, profile = {}, {}
     for name, x in data.items():
         several = min(x.shape[-2] // grid[0], x.shape[-1] // grid[1]) > 1               # pixels a patch
-        meter[name] = seam_meter(x, grid) if several else math.nan
-        size = f"{x.shape[-2]} × {x.shape[-1]}"
-        if name != "zoomed": profile[f"{size}, seams {meter[name]:.2f}"] = seam_profile(x, grid)
+        meter[f"{x.shape[-2]}x{x.shape[-1]}", name] = seam = seam_meter(x, grid) if several else math.nan
+        if name != "zoomed": profile[f"{x.shape[-2]} × {x.shape[-1]}, seams {seam:.2f}"] = seam_profile(x, grid)
     place = "place in the patch; 1 is its border"
-    seams = Chart(profile, "steps by place in the patch", place, size=(440, 206), dots=True)
+    above = [Tiles(data["trained"][:1], 192, f"as trained, {side} × {side}", **mark),
+             Tiles(data["painted"][:1], wide, f"painted at {s.height} × {s.width}", foot=foot, **mark),
+             Chart(profile, "steps by place in the patch", place, size=(440, 206), dots=True)]
     plain, again = (_window(data[name], corner, grid) for name in ("trained", "zoomed"))
     smooth = F.interpolate(plain, again.shape[-2:], mode="bicubic", align_corners=False)
-    looks = [Tiles([tile(plain[:1])], 192, "the window, as trained"),
-             Tiles([tile(smooth[:1])], 192, "enlarged (bicubic)"),
-             Tiles([tile(again[:1])], 192, f"painted again, {s.zoom}×"),
-             Chart({"enlarged": radial_power(smooth), "painted again": radial_power(again)}, "spectrum of the window",
-                   "cycles over the window", log="y", size=(280, 206))]
-    rows = [[*shown, seams], looks]
-    others = [tile([x]) for x in data["painted"][1:]]
-    if others: rows.append([Tiles(others, 64, "the others", cols=13)])
-    table = {"size": [f"{x.shape[-2]}x{x.shape[-1]}" for x in data.values()], "seams": list(meter.values())}
-    return Board(rows, table, least=944)
+    spectra = {"enlarged": radial_power(smooth), "painted again": radial_power(again)}
+    below = [Tiles(plain[:1], 192, "the window, as trained"),
+             Tiles(smooth[:1], 192, "enlarged (bicubic)"),
+             Tiles(again[:1], 192, f"painted again, {s.zoom}×"),
+             Chart(spectra, "spectrum of the window", "cycles over the window", log="y", size=(280, 206))]
+    rows = [above, below]
+    others = data["painted"][1:]
+    if len(others): rows.append([Tiles(others, 64, "the others", cols=13)])
+    return Board(rows, {"size": [size for size, _ in meter], "seams": list(meter.values())}, least=944)

@@ -8,7 +8,7 @@ __all__ = ['FIELD_VIEWS', 'FieldLens', 'TokenLens']
 # %% ../nbs/13d_lenses.ipynb #b2678129
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from .probes import (
     Activations, InspectedModel, RunSettings, ablate_encoding, attention_map, mix_networks, principal_components,
     record_activations, run_code)
 from .records import option
-from .show import Menu, Slider, lay_out, tile
+from .show import Menu, Slider, lay_out
 from .transformer import rotary_table
 
 # %% ../nbs/13d_lenses.ipynb #bc30979d
@@ -65,31 +65,19 @@ class _FieldSettings(RunSettings):
     blend:float = option(1., "0: each keeps its own network; 1: they are exchanged")
     moment:int = option(8, "step, 0 to `steps` - 1")
 
-def _whole(s, name:str, most:int) -> Slider:
-    "A slider for a whole-number setting, from 0."
-    most = max(0, most)
-    return Slider(0, most, min(getattr(s, name), most))
-
-def _move(place:int, key:str, cols:int) -> int:
-    "The patch that an arrow key leads to."
-    return place + {"Left": -1, "Right": 1, "Up": -cols, "Down": cols}[key]
-
 # %% ../nbs/13d_lenses.ipynb #385c1bd7
 class FieldLens(Explorer):
     "Open the network that a token generated: its weights, encoding, sizes, kin, and exchange with another's."
-    Settings, plays, keep = _FieldSettings, "moment", 4
+    Settings, plays, walks, keep = _FieldSettings, "moment", "patch", 4
     free = ("view", "image", "patch", "block", "donor_image", "donor_patch", "blend", "moment")
     help = "click a patch, or use the arrow keys on the picture; in the view blend, click an image for the donor"
 
     def controls(self, s) -> dict:
-        images = self.subject.count(s.classes)
-        patches = math.prod(self.subject.grid)
-        ends = {"image": images, "patch": patches, "block": self.subject.model.config.field_depth,
-                "donor_image": images, "donor_patch": patches}
-        return {"view": Menu(tuple(FIELD_VIEWS), s.view),
-                **run_controls(s, "classes", "seed", "steps", "guidance_scale"),
-                **{name: _whole(s, name, count - 1) for name, count in ends.items()},
-                "blend": Slider(0., 1., s.blend, .05), "moment": _whole(s, "moment", s.steps - 1)}
+        image, patch = self.subject.count(s.classes) - 1, math.prod(self.subject.grid) - 1
+        block = self.subject.model.config.field_depth - 1
+        run = run_controls(s, "classes", "seed", "steps", "guidance_scale", image=image, patch=patch, block=block,
+                           donor_image=image, donor_patch=patch, moment=s.steps - 1)
+        return {"view": Menu(tuple(FIELD_VIEWS), s.view), **run, "blend": Slider(0., 1., s.blend, .05)}
 
     def work(self, s) -> Iterator[list[Activations]]:
         if not isinstance(self.subject.model.decoder, NeuralField):
@@ -106,16 +94,14 @@ class FieldLens(Explorer):
             raise ValueError(f"image and donor_image must be 0 to {count - 1}, got {s.image} and {s.donor_image}")
         side, cols = (160, 2) if count <= 2 else (64, 5)
         options = dict(cols=min(cols, count), cells=subject.grid, name="patch", marked=[(s.image, s.patch)])
-        images = [Tiles([tile([x]) for x in step.preview], side, f"previews at t = {step.t:.2f}", **options)]
-        if s.view == "weights": images.append(Tiles([tile([x]) for x in step.x], side, "states", **options))
+        images = [Tiles(step.preview, side, f"previews at t = {step.t:.2f}", **options)]
+        if s.view == "weights": images.append(Tiles(step.x, side, "states", **options))
         else:
             patch = patchify(step.preview, subject.model.config.patch)[s.image, s.patch]
-            images.append(Tiles([tile([patch])], 160, f"image {s.image}, patch {s.patch}"))
+            images.append(Tiles([patch], 160, f"image {s.image}, patch {s.patch}"))
         panel, table = FIELD_VIEWS[s.view](subject, s, seen)
         return Board([[Stack(images), panel]], table, least=944)
 
-    def align(self, pinned, s): return replace(pinned, moment=min(s.moment, pinned.steps - 1))
-    def arrow(self, s, key) -> dict: return {"patch": _move(s.patch, key, self.subject.grid[1])}
     def before(self, s) -> str: return run_code(self.subject, s)
 
     def clicked(self, s, name, image, cell) -> dict:
@@ -140,7 +126,7 @@ def _atoms_view(subject:InspectedModel, s, seen:Activations) -> tuple: # raises 
                  cells=(side, side), foot=f"dark: nothing; yellow: {impact.max():.3f}")
     foot = "in the order of the encoding's channels"
     if products: foot = "frequency across grows to the right, down downwards"
-    sheet = lay_out([paint_map(change[j], high=most) for j in order], side, 2)
+    sheet = lay_out(paint_map(change[order]), side, 2)
     changes = Tiles([sheet], 312, f"what switching it off changes, ±{most:.2f}", foot=foot)
     return Row([changes, heat]), {"atom": range(len(impact)), "change": impact.tolist()}
 
@@ -161,11 +147,11 @@ def _sizes_view(subject:InspectedModel, s, seen:Activations) -> tuple:
         velocities.append(field.paint(x[None], weights)[0, 0])
         previews.append(x[0] + (1 - t) * velocities[-1])
     most = max(float(v.mean(0).abs().max()) for v in velocities)
-    above = Row([Tiles([tile([p])], 108, f"{n} px") for p, n in zip(previews, sizes)], gap=8)
+    above = Row([Tiles([p], 108, f"{n} px") for p, n in zip(previews, sizes)], gap=8)
     below = Row([Tiles([paint_map(v.mean(0), high=most)], 108) for v in velocities], gap=8)
     table = {"pixels": sizes, "preview_mean": [p.mean() for p in previews],
              "velocity_size": [v.square().mean().sqrt() for v in velocities]}
-    return Stack([above, below, Tiles([tile([patch])], 108, "the state")]), table
+    return Stack([above, below, Tiles([patch], 108, "the state")]), table
 
 FIELD_VIEWS["sizes"] = _sizes_view
 
@@ -179,10 +165,10 @@ def _atlas_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     options = dict(name="patch", cells=subject.grid, marked=[(s.image, s.patch)] if s.image < 6 else [])
     rows = []
     for k, component in enumerate(maps):
-        painted = [paint_map(m, high=float(component.abs().max())) for m in component[:6]]
+        painted = paint_map(component)[:6]
         rows.append(Tiles(painted, 96, f"component {k + 1}: {shares[k]:.0%} of the variance", **options))
     alike = F.cosine_similarity(written[s.image, s.patch], written, dim=-1)      # (B, N)
-    kin = Tiles([paint_map(a.reshape(subject.grid), high=1.) for a in alike[:6]], 96, "cosine with the chosen patch",
+    kin = Tiles(paint_map(alike[:6].unflatten(1, subject.grid), high=1.), 96, "cosine with the chosen patch",
                 foot="red: alike; blue: opposite", **options)
     chart = Chart({"share": (range(1, min(9, len(shares) + 1)), shares[:8])}, "share of the variance", "component",
                   size=(236, 150), dots=True)
@@ -204,9 +190,9 @@ def _blend_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     picks = sorted({s.image, s.donor_image})
     mixes = [0., .2, .4, .6, .8, 1.]
     mixed = [previews(m) for m in mixes]
-    strip = [tile([p[at]]) for at in (a, b) for p in mixed]
+    strip = [p[at] for at in (a, b) for p in mixed]
     options = dict(cells=subject.grid, name="donor", marked=[(picks.index(image), patch) for image, patch in (a, b)])
-    before, after = ([tile([x]) for x in unpatchify(p, subject.grid)[picks]] for p in (own, now))
+    before, after = (unpatchify(p, subject.grid)[picks] for p in (own, now))
     heading = "own networks: click for the donor" if len(picks) == 1 else "own networks"
     panel = Stack([Row([Tiles(before, 140, heading, **options), Tiles(after, 140, f"mixed, {s.blend:g}", **options)]),
                    Tiles(strip, 62, "the two patches as the blend grows", cols=len(mixes),
@@ -225,14 +211,14 @@ class _TokenSettings(RunSettings):
 
 class TokenLens(Explorer):
     "Follow a token: what it attends to by block and head, its rotary phases, its length and its turning with depth."
-    Settings, free, plays, keep = _TokenSettings, ("image", "token", "block", "moment"), "moment", 3
+    Settings, free, keep = _TokenSettings, ("image", "token", "block", "moment"), 3
+    plays, walks = "moment", "token"
     help = "click a patch to choose its token, a block to see its heads; arrow keys on the picture move the token"
 
     def controls(self, s) -> dict:
-        ends = {"image": self.subject.count(s.classes), "token": math.prod(self.subject.grid),
-                "block": self.subject.model.config.depth, "moment": s.steps}
-        return run_controls(s, "classes", "seed", "steps", "guidance_scale") | {
-            name: _whole(s, name, count - 1) for name, count in ends.items()}
+        image, token = self.subject.count(s.classes) - 1, math.prod(self.subject.grid) - 1
+        return run_controls(s, "classes", "seed", "steps", "guidance_scale", image=image, token=token,
+                            block=self.subject.model.config.depth - 1, moment=s.steps - 1)
 
     def work(self, s) -> Iterator[list[Activations]]: return record_activations(self.subject, s)
 
@@ -246,15 +232,12 @@ class TokenLens(Explorer):
         blocks = zip(self.subject.model.blocks, entered)
         looks = [attention_map(block, *given)[0, :, s.token] for block, given in blocks]
         side, cols = (160, 1) if count == 1 else (77, 2)
-        images = Tiles([tile([x]) for x in seen.step.preview], side, f"preview, t = {seen.step.t:.2f}", cols=cols,
+        images = Tiles(seen.step.preview, side, f"preview, t = {seen.step.t:.2f}", cols=cols,
                        cells=self.subject.grid, name="patch", marked=[(s.image, s.token)])
         attention, table = _attention_panels(self.subject, s, looks)
         depth = _depth_panels([given[0] for given in entered], s)
-        board = [[Stack([images, _place_panel(self.subject, s)]), attention, depth]]
-        return Board(board, table, least=944)
+        return Board([[Stack([images, _place_panel(self.subject, s)]), attention, depth]], table, least=944)
 
-    def align(self, pinned, s): return replace(pinned, moment=min(s.moment, pinned.steps - 1))
-    def arrow(self, s, key) -> dict: return {"token": _move(s.token, key, self.subject.grid[1])}
     def before(self, s) -> str: return run_code(self.subject, s)
 
     def clicked(self, s, name, image, cell) -> dict:
@@ -263,8 +246,8 @@ class TokenLens(Explorer):
 # %% ../nbs/13d_lenses.ipynb #9d2f7e6c
 def _attention_panels(subject:InspectedModel, s:_TokenSettings, looks:Sequence[Tensor]) -> tuple[Stack, dict]:
     "Where each head of a block looks, and the mean of every block; `looks`: (heads, patches + words) for each block."
-    count = math.prod(subject.grid)
     grid = subject.grid
+    count = math.prod(grid)
     def fit(n): return dict(side=104, cols=4) if n <= 4 else dict(side=49, cols=8)
     def paint(m): return paint_map(m[:count].reshape(grid), symmetric=False, low=0)
     chosen = looks[s.block]

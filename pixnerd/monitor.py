@@ -22,7 +22,7 @@ from torch import Tensor
 from .boards import Board, Chart, Note, Tiles, paint_map
 from .checkpoints import SHIPPED
 from .encoding_lab import EncodingLab
-from .explorer import Explorer, View
+from .explorer import Explorer, View, one_line, styled_line
 from .explorers import DenoisingExplorer, ResolutionLab, SamplerLab
 from .lenses import FieldLens, TokenLens
 from .model import PixNerd
@@ -57,7 +57,7 @@ class Trainer:
                 for step in steps:
                     self.done = step.step
                     if self._halt.is_set(): break
-        except Exception as e: self.error = str(e).splitlines()[0] if str(e) else type(e).__name__
+        except Exception as e: self.error = one_line(e)
 
     def stop(self) -> None:
         "Stop after the present step, and wait for the checkpoint."
@@ -82,10 +82,11 @@ class _RunState:
     step:int # of the samples
     samples:np.ndarray|None # (H, W) or (H, W, 3) uint8
 
+def _drawn(folder:Path) -> Path|None: return max((folder/"samples").glob("step-*.png"), default=None)
+
 def _files(folder:Path) -> list[Path]:
     "The files that say how a run stands, and its newest samples."
-    drawn = sorted((folder/"samples").glob("step-*.png"))[-1:]
-    found = [folder/"config.json", folder/"log.jsonl", latest_checkpoint(folder), *drawn]
+    found = [folder/"config.json", folder/"log.jsonl", latest_checkpoint(folder), _drawn(folder)]
     return [f for f in found if f is not None and f.exists()]
 
 def _sample(checkpoint:Path, s:_MonitorSettings, most:int=50_000_000) -> np.ndarray|None:
@@ -106,12 +107,10 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
     log = read_log(folder)
     yield "reading the log"
     step, samples = 0, None
-    drawn = sorted((folder/"samples").glob("step-*.png"))
-    checkpoint = latest_checkpoint(folder)
-    if drawn:
-        step = int("".join(filter(str.isdecimal, drawn[-1].stem)) or 0)
-        with Image.open(drawn[-1]) as image: samples = np.asarray(image.convert("RGB"))
-    elif checkpoint:
+    if drawn := _drawn(folder):
+        step = int("".join(filter(str.isdecimal, drawn.stem)) or 0)
+        with Image.open(drawn) as image: samples = np.asarray(image.convert("RGB"))
+    elif checkpoint := latest_checkpoint(folder):
         yield f"sampling from {checkpoint.name}"
         step = int(checkpoint.name.removeprefix("step-"))
         samples = _sample(checkpoint, s)
@@ -119,7 +118,7 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
 
 # %% ../nbs/13f_monitor.ipynb #f79ba225
 def _loss_by_time(log:Sequence[dict]) -> Tensor: # (bins, records) log10, late times on top; NaN where nothing is known
-    "When a run errs: its loss by the time t of the noisy image."
+    "At which noise level a run errs: its loss by the time t of the noisy image."
     rows = [record.get("loss_by_time") or [] for record in log]
     table = torch.full((len(rows), max(1, *map(len, rows))), math.nan)
     for i, row in enumerate(rows):
@@ -138,10 +137,10 @@ def _run_board(data:_RunState) -> Board:
     loss = Chart({"loss": (table["step"], table["loss"])}, heading, "step", log="y", size=(440, 206))
     by_time = _loss_by_time(data.log)
     known = by_time[by_time.isfinite()]
-    span = f"10^{known.min():.1f} to 10^{known.max():.1f}" if len(known) else "nothing yet"
+    span = f"{10 ** known.min():.2g} to {10 ** known.max():.2g}" if len(known) else "nothing yet"
     spread = F.interpolate(by_time[None, None], (180, 400), mode="nearest")[0, 0]
     heat = Tiles([paint_map(spread, symmetric=False)], 400, "loss by time",
-                 foot=f"across: steps; up: t from 0 (noise) to 1; {span}")
+                 foot=f"across: steps; up: t from 0 (noise) to 1; {span}; grey: no image")
     small = [Chart({"": (table["step"], table["grad_norm"])}, "gradient norm", "step", log="y", size=(290, 170)),
              Chart({"": (table["step"], table["lr"])}, "learning rate", "step", size=(290, 170))]
     if data.samples is not None:
@@ -162,7 +161,7 @@ class TrainingMonitor(Explorer):
     ):
         self.trainer = Trainer(config) if config else None
         self.stamp = None # of what was read last
-        self._begin({}, {"folder": config.out if config else str(folder)} | start)
+        super().__init__(**{"folder": config.out if config else str(folder)} | start)
 
     def controls(self, s) -> dict:
         beside = [str(f.parent) for f in sorted(Path(s.folder).parent.glob("*/config.json"))]
@@ -209,17 +208,14 @@ class MonitorView(View):
         w = live_package("ipywidgets")
         self.seconds = seconds
         self.off = threading.Event()
-        layout = {"width": "auto", "margin": "0 6px 0 0"}
         told = "read the folder again while it is on"
-        self.follow_button = w.ToggleButton(description="follow", icon="eye", tooltip=told, layout=layout)
+        self.follow_button = w.ToggleButton(description="follow", icon="eye", tooltip=told)
+        self.follow_button.layout = self.pin_button.layout
         self.follow_button.observe(self._switch, "value")
         buttons = [self.follow_button]
-        if explorer.trainer:
-            for text, icon, act in (("start", "play", self.start), ("stop", "stop", self.stop)):
-                told = f"{text} the run in {explorer.trainer.config.out}"
-                b = w.Button(description=text, icon=icon, tooltip=told, layout=layout)
-                b.on_click(act)
-                buttons.append(b)
+        for text, icon, act in (("start", "play", self.start), ("stop", "stop", self.stop)):
+            if explorer.trainer:
+                buttons.append(self.button(text, f"{text} the run in {explorer.trainer.config.out}", icon, act))
         self.box.children = (w.HBox(buttons, layout={"margin": "0 0 4px 0"}), *self.box.children)
 
     def _switch(self, change) -> None:
@@ -306,9 +302,7 @@ class Dashboard(LivePicture):
     def _load(self, _) -> None:
         try: self.load(self.source.value)
         except (ValueError, OSError) as e:
-            text = str(e).splitlines()[0].replace("<", "&lt;")
-            mistake = "background:#A33600;color:#fff;border-radius:3px;padding:1px 6px"
-            self.line.value = f"<span style='{mistake}' role='alert'>⚠ {text}</span>"
+            self.line.value = styled_line(one_line(e), wrong=True)
             return
         self.line.value = ""
         for place in self.tabs.children: place.children = ()

@@ -68,22 +68,24 @@ class InspectedModel:
     def condition(self, text:str) -> tuple[Tensor, Tensor]:
         "The condition and the null condition for what was typed; raises `ValueError` naming what is wrong."
         c, device = self.model.config, next(self.model.parameters()).device
-        if not c.text_width:
-            cond = torch.tensor(class_ids(text, c.num_classes, c.class_names))
-            _check_count(len(cond))
-            return cond.to(device), torch.full_like(cond, c.num_classes).to(device)
-        if self.encode is None:
+        if c.text_width and self.encode is None:
             raise ValueError(f"{self.source} is a text model and needs its text encoder: "
                              f"give encode=pixnerd.text_to_image.load_text_encoder({c.text_encoder or 'NAME'!r}), "
                              f"or any function from texts to (B, L, {c.text_width})")
-        prompts = _prompts(text)
-        _check_count(len(prompts))
-        return self.encode(prompts).to(device), self.encode([""] * len(prompts)).to(device)
+        asked = self._asked(text)
+        if not 1 <= len(asked) <= _MOST: raise ValueError(f"classes must name 1 to {_MOST} images, got {len(asked)}")
+        if c.text_width: return self.encode(asked).to(device), self.encode([""] * len(asked)).to(device)
+        cond = torch.tensor(asked, device=device)
+        return cond, torch.full_like(cond, c.num_classes)
+
+    def _asked(self, text:str) -> list[str]|list[int]:
+        "The prompts or class ids that were typed."
+        c = self.model.config
+        return _prompts(text) if c.text_width else class_ids(text, c.num_classes, c.class_names)
 
     def count(self, text:str) -> int:
         "How many images are asked for, at least 1; what cannot be read counts by its commas."
-        c = self.model.config
-        try: count = len(_prompts(text) if c.text_width else class_ids(text, c.num_classes, c.class_names))
+        try: count = len(self._asked(text))
         except ValueError: count = text.count(",") + 1
         return min(max(count, 1), _MOST)
 
@@ -94,10 +96,7 @@ class InspectedModel:
         return denoise(self.model, noise, cond, null, s)
 
 # %% ../nbs/13_probes.ipynb #cdfc9805
-def _prompts(text): return [part.strip() for part in text.split(";") if part.strip()]
-
-def _check_count(count):
-    if not 1 <= count <= _MOST: raise ValueError(f"classes must name 1 to {_MOST} images, got {count}")
+def _prompts(text:str) -> list[str]: return [part.strip() for part in text.split(";") if part.strip()]
 
 # %% ../nbs/13_probes.ipynb #e54905c5
 def inspect_model(
@@ -156,11 +155,8 @@ def run_code(
 
 # %% ../nbs/13_probes.ipynb #724f6dc4
 @contextmanager
-def _hooks(
-    model:PixNerd,
-    blocks:bool=True, # also note what enters each block
-) -> Iterator[dict]: # after each call: what entered the decoder ("patches", "tokens"), and each block ("blocks")
-    "Note what passes through a model's modules."
+def _hooks(model:PixNerd, blocks:bool=True) -> Iterator[dict]:
+    "Note what enters the decoder (\"patches\", \"tokens\") and, if asked for, each block (\"blocks\")."
     seen = {"blocks": []}
     def enter_model(module, given): seen["blocks"] = []
     def enter_block(module, given): seen["blocks"].append(given)

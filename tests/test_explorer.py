@@ -223,7 +223,7 @@ def test_curves_for_plotly():
     pytest.importorskip("plotly", reason="plotly is not installed (pip install -e '.[dev]')")
     explorer = TokenLens(TINY, steps=2)
     figure = explorer.figure()
-    chart = boards._charts(p for row in explorer.picture().rows for p in row)[0]
+    chart = boards._charts(explorer.picture().panel)[0]
     assert [list(trace.y) for trace in figure.data] == [list(y) for _, y in chart.curves.values()]
     lab = SamplerLab(TINY, view="guidance")
     with pytest.raises(ValueError, match="there are no curves in this picture"): lab.figure()
