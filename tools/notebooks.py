@@ -21,7 +21,9 @@ from configparser import ConfigParser
 from multiprocessing import get_context
 from pathlib import Path
 
+import nbformat
 import yaml
+from execnb.nbio import nb2str
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/"nbs"
@@ -54,7 +56,6 @@ def notebooks(names=()) -> list[Path]:
 
 def read(path: Path) -> dict:
     "A notebook with its multi-line strings joined."
-    import nbformat
     return nbformat.read(path, as_version=4)
 
 
@@ -140,7 +141,6 @@ def output_faults(cell: dict, output: dict) -> list[str]:
 
 def cleaned(nb: dict) -> dict:
     "The notebook as it is stored: still pictures for live widgets, and the rest as nbdev_clean leaves it."
-    import nbformat
     from nbdev.clean import _nbdev_clean
     nb = json.loads(nbformat.writes(nb))                    # split into lines again: one line of text, one line of diff
     nb["metadata"] = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -172,43 +172,43 @@ def run(path: Path) -> dict:
     return nb
 
 
-def title(path: Path) -> str: return f"  {path.relative_to(NBS).with_suffix('').as_posix():24s}"
-
-
 def run_and_judge(path: Path) -> tuple[dict | None, list[str]]:
     "A notebook as it would be stored after a fresh run, and what speaks against storing it."
-    import nbformat
-    from execnb.nbio import nb2str
     from nbclient.exceptions import CellExecutionError
     wrong = [f"cell {i} ({cell['id']}), {fault}" for i, cell in enumerate(read(path)["cells"])
              if cell["cell_type"] == "code" for fault in directive_faults(cell)]
     if wrong: return None, wrong                            # no need to wait for a run
-    before = set(ROOT.glob("*")) | set(NBS.rglob("*"))
+    def files(): return {*ROOT.glob("*"), *NBS.rglob("*")}
+    before = files()
     try: new = cleaned(run(path))
     except CellExecutionError as error: return None, [re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()]
     wrong = faults(nbformat.reads(nb2str(new), as_version=4))
-    left = (set(ROOT.glob("*")) | set(NBS.rglob("*"))) - before
-    wrong += [f"leaves {p.relative_to(ROOT)} behind" for p in left if p.suffix != ".pyc" and p.name[0] not in "._"]
+    left = [p.relative_to(ROOT) for p in files() - before if p.suffix != ".pyc" and p.name[0] not in "._"]
+    wrong += [f"leaves {name} behind" for name in left]
     if (kb := len(nb2str(new).encode())//1024) > MAX_KB: wrong.append(f"{kb} KB, more than {MAX_KB}")
     return new, wrong
 
 
+def report(path: Path, seconds: float, verdict: str = "", wrong=()) -> bool:
+    "Print how a notebook fared; whether well."
+    name = path.relative_to(NBS).with_suffix("").as_posix()
+    print(f"  {name:24s} {seconds:4.0f} s{verdict and '  '}{verdict}", *wrong, sep="\n    ", flush=True)
+    return not verdict
+
+
 def execute(names, check=False) -> bool:
     "Run notebooks and store their outputs; with `check`, only say where a fresh run differs from what is stored."
-    from execnb.nbio import nb2str
     good = True
     for path in notebooks(names):
         start = time.time()
         new, wrong = run_and_judge(path)
         if check and not wrong:
-            old = json.loads(path.read_text(encoding="utf-8"))
+            pairs = enumerate(zip(json.loads(path.read_text(encoding="utf-8"))["cells"], new["cells"]))
             wrong = [f"cell {i} ({b['id']}): another output than the stored one"
-                     for i, (a, b) in enumerate(zip(old["cells"], new["cells"]))
-                     if a.get("outputs") != b.get("outputs")]
+                     for i, (a, b) in pairs if a.get("outputs") != b.get("outputs")]
         elif not wrong: write_whole(path, nb2str(new))
-        verdict = "" if not wrong else "  not as stored" if check else "  not stored"
-        print(f"{title(path)} {time.time()-start:4.0f} s{verdict}", *wrong, sep="\n    ", flush=True)
-        good &= not wrong
+        verdict = ("not as stored" if check else "not stored") if wrong else ""
+        good &= report(path, time.time() - start, verdict, wrong)
     return good
 
 
@@ -221,7 +221,7 @@ def test_one(path: Path) -> tuple[bool, float]:
 def test(names) -> bool:
     "What nbdev_test does, each notebook in a process forked from one that has loaded the libraries, with a line each."
     workers = min(2, os.cpu_count() or 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1)//workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str((os.cpu_count() or 1)//workers))
     context = get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
@@ -229,9 +229,8 @@ def test(names) -> bool:
         good = True
         for job in as_completed(jobs):
             ok, seconds = job.result()
-            print(f"{title(jobs[job])} {seconds:4.0f} s{'' if ok else '  FAILED'}", flush=True)
-            good &= ok
-    return good
+            good &= report(jobs[job], seconds, "" if ok else "FAILED")
+        return good
 
 
 def export_check() -> bool:

@@ -25,7 +25,8 @@ from notebooks import (
 
 MAX_WEIGHT = 1_500_000                                                          # bytes
 GIT = SETTINGS["DEFAULT"]["git_url"]
-COLAB = f"https://colab.research.google.com/github/{urlsplit(GIT).path.strip('/')}/blob/{SETTINGS['DEFAULT']['branch']}/"
+BRANCH = SETTINGS["DEFAULT"]["branch"]
+COLAB = f"https://colab.research.google.com/github/{urlsplit(GIT).path.strip('/')}/blob/{BRANCH}/"
 NO_ALT = "No description has been provided for this image"                      # nbconvert's words where there are none
 
 # The cell that lets a notebook run on Colab, where there is no checkout. A notebook that carries it gets the link.
@@ -37,8 +38,9 @@ if "google.colab" in str(get_ipython()):
 COLAB_BRINGS = {"pytest", "IPython", "cycler", "pixnerd"} | sys.stdlib_module_names      # cycler comes with matplotlib
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "torch-fidelity": "torch_fidelity"}
 
-# Words as this project and others write them; left a pattern that must not stand in prose.
-SPELLING = {
+# Names as others write them, and what must not stand in prose: left a pattern, right what to write.
+NAMES = ("GitHub", "PyTorch", "JupyterLab", "CIFAR-10", "ImageNet", "Hugging Face", "DINOv2", "scikit-learn")
+SPELLING = {re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]", "[- ]?", name): name for name in NAMES} | {
     r"ne?rf blocks?|nerd blocks?": "field block",
     r"[xs][ _-]embedders?": "patch embedding, pixel embedding",
     r"imgs?": "images",
@@ -46,15 +48,8 @@ SPELLING = {
     r"hyper-?network": "field",
     r"x-?hat|x̂_?1 prediction": "preview",
     r"(?-i:Pixnerd|PixNeRD|PixNERD|PixNeRF|PIXNERD|Pixnerf)": "PixNerd, or `pixnerd` for the package",
-    r"(?-i:[Gg]ithub|Git hub)": "GitHub",
-    r"(?-i:Pytorch|pytorch)": "PyTorch",
-    r"(?-i:Jupyterlab|Jupyter Lab)": "JupyterLab",
-    r"(?-i:CIFAR10|Cifar-?10)": "CIFAR-10",
-    r"(?-i:Imagenet|imagenet|Image-Net)": "ImageNet",
-    r"(?-i:HuggingFace|Huggingface|huggingface)": "Hugging Face",
-    r"(?-i:[Dd]ino[Vv]2|DinoV2)": "DINOv2",
     r"(?-i:Geneval|GenEVAL)": "GenEval",
-    r"(?-i:Scikit-[Ll]earn|sklearn)": "scikit-learn",
+    r"sklearn": "scikit-learn",
     r"color(s|ed|ful)?": "colour",
     r"normaliz\w+": "normalise",
     r"initializ\w+": "initialise",
@@ -184,7 +179,8 @@ def finish(folder: Path) -> None:
     shown = {fronts[path]["output-file"]: api_headings(nb) for path, nb in made.items() if path.parent == NBS}
     for path, nb in made.items():
         if on_colab(read(path)):
-            link = {"text": "Open in Colab", "href": COLAB + path.relative_to(ROOT).as_posix(), "icon": "box-arrow-up-right"}
+            address = COLAB + path.relative_to(ROOT).as_posix()
+            link = {"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}
             front = yaml.safe_dump(fronts[path] | {"other-links": [link]}, sort_keys=False, allow_unicode=True)
             nb.cells[0].source = f"---\n{front}---\n"
         for cell in nb.cells:
@@ -260,18 +256,17 @@ def misspelt(text: str) -> list[str]:
     found = []
     for pattern, instead in SPELLING.items():
         for match in re.finditer(rf"(?<![\w/.-])(?:{pattern})(?![\w/])", text, re.I):
-            found.append(f"{match[0]!r} (write {instead})")
+            if match[0] != instead: found.append(f"{match[0]!r} (write {instead})")
     return found
 
 
 def forbidden_names(module: Path) -> list[str]:
     "Names of a module, its functions, classes, arguments and fields that say nothing, or in another program's words."
-    names = [module.stem]
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.append(node.name)
-        elif isinstance(node, ast.arg): names.append(node.arg)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name): names.append(node.target.id)
-    return sorted({name for name in names if FORBIDDEN & set(name.lower().split("_"))})
+    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+    names = {module.stem, *(n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))}
+    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return sorted(name for name in names if FORBIDDEN & set(name.lower().split("_")))
 
 
 def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:

@@ -1,9 +1,8 @@
 """Make the studies' results: `python tools/measure studies heads` writes nbs/results/heads.json, which its page reads.
 
-Studies that train: heads, encodings, shape, pixels, alignment. Studies of the shipped models: solvers, sizes. Several
-can be named; `all` is all of them. Runs are kept in runs/studies/ as they end: an interrupted study continues, and an arm
-of two studies is trained once. `--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised) and
-writes nbs/results/NAME-cifar10.json.
+Studies that train: heads, encodings, shape, pixels, alignment; of the shipped models: solvers, sizes; `all` is all.
+Runs are kept in runs/studies/ as they end: an interrupted study continues, and an arm of two studies is trained once.
+`--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised), into NAME-cifar10.json.
 """
 
 import argparse
@@ -180,9 +179,10 @@ def sizes(group: str, seed: int, samples: int) -> list[dict]:
         parts = dict(zip(prompts, images.split([len(some) for some in prompts.values()])))
         return score_scenes(prompts, parts, seed)["overall"]["rate"]
 
-    def add(what, images, asked=True):                      # detail: power at more cycles than the trained size can hold
+    def add(what, images, asked=True):
         found = {"accuracy": right(images)} if asked else {}
         found["seams"] = seam_meter(images, (side // model.config.patch,) * 2)
+        # power at more cycles than the trained size can hold
         found["detail"] = radial_power(images)[1][side // 2 + 1:].sum().item()
         rows.append(row(f"{group}, {size} px, {what}", seed, model, found))
 
