@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['ERROR', 'FID', 'ACCURACY', 'Difference', 'interval', 'Measure', 'Study', 'markdown_table', 'compare_arms',
            'plot_means', 'show_changes', 'HeldOut', 'held_out_error', 'Arm', 'Scale', 'match_parameters', 'time_arms',
-           'run_study']
+           'keep', 'run_all', 'run_study']
 
 # %% ../nbs/18_studies.ipynb #5f0c1184
-import hashlib
 import json
 import math
 import shutil
@@ -30,13 +29,15 @@ from .costs import paired
 from .data import load_data
 from .evaluation import evaluate_digits
 from .flow import interpolate
-from .metrics import MetricConfig, extract, fidelity_digits, make_extractor, open_images, score
-from .model import PRESETS, PixNerd, PixNerdConfig, count_parameters
+from .metrics import MetricConfig, fidelity_digits, measure
+from .model import PixNerd, PixNerdConfig, count_parameters
+from .order import collate
 from .patches import patchify, to_signed
 from .probes import radial_power
-from .records import pick_device, write_whole
-from .run_settings import TrainConfig, read_changes
-from .sample_folders import draw_batch
+from .records import digest, pick_device, write_whole
+from .run_model import make_model
+from .run_settings import TrainConfig
+from .sample_folders import draw_images
 from .samplers import SamplerSettings, make_noise
 from .show import PALETTE, Picture, new_figure
 from .training import train
@@ -54,8 +55,8 @@ class Difference:
 
     def __format__(self, spec:str) -> str:
         number = self.mean if abs(self.mean) >= 1e-12 else 0.       # no -0.0
-        if not math.isfinite(self.half): return f"{number:{spec}} (one seed)"
-        return f"{number:{spec}} ± {self.half:{spec.lstrip('+')}}"
+        half = f"± {self.half:{spec.lstrip('+')}}" if math.isfinite(self.half) else "(one seed)"
+        return f"{number:{spec}} {half}"
 
     def verdict(self, lower_is_better:bool=True) -> str:
         "better, worse or not resolved."
@@ -64,8 +65,8 @@ class Difference:
 
 # %% ../nbs/18_studies.ipynb #79c9c19b
 def interval(
-    values:Sequence[float], # one for each seed; raises `ValueError` where there are none
-) -> Difference: # with its 95 % interval, by Student's t
+    values:Sequence[float], # one for each seed
+) -> Difference: # its 95 % interval is Student's; raises `ValueError` for no values
     "The mean over seeds, and how far it may be off."
     from scipy.stats import t
     n = len(values)
@@ -90,7 +91,7 @@ class Measure:
     def change(self, now:float, before:float) -> float:
         "What became of `before`, in the measure's unit."
         if self.relative: return 100 * (now / before - 1)
-        return 100 * (now - before) if self.points else now - before
+        return (100 if self.points else 1) * (now - before)
 
     def text(self, d:Difference) -> str:
         "A change with its interval and unit."
@@ -111,20 +112,18 @@ class Study:
             try: self.record = json.loads(Path(source).read_text(encoding="utf-8"))
             except json.JSONDecodeError as e: raise ValueError(f"{source} is no result of a study: {e}") from None
         if not isinstance(self.record, dict) or not self.record.get("rows"):
-            where = "this" if isinstance(source, dict) else source
-            raise ValueError(f"{where} is no result of a study: it holds no rows")
+            raise ValueError(f"{'this' if self.record is source else source} is no result of a study: it holds no rows")
         self.rows = {(row["arm"], row["seed"]): row for row in self.record["rows"]}
-        self.arms = list(dict.fromkeys(row["arm"] for row in self.record["rows"]))
+        self.arms = list(dict.fromkeys(arm for arm, _ in self.rows))
 
     def mark(self,
-        arm:str, # its name; raises `ValueError` for one that the study has not
+        arm:str, # raises `ValueError` for one that the study has not
         step:int|None=None, # training step; None: the last
     ) -> dict[int, dict]: # seed -> what was measured there
         "What was measured of an arm, by seed."
         if arm not in self.arms: raise ValueError(f"arm must be one of {', '.join(self.arms)}, got {arm!r}")
         marks = {seed: row["marks"] for (name, seed), row in self.rows.items() if name == arm}
-        if step is None: return {seed: some[-1] for seed, some in marks.items()}
-        return {seed: next(mark for mark in some if mark["step"] == step) for seed, some in marks.items()}
+        return {seed: next(m for m in reversed(some) if step in (None, m["step"])) for seed, some in marks.items()}
 
     def values(self, arm:str, measure:Measure=ERROR, step:int|None=None) -> list[float]:
         "A measure of an arm, one number for each seed."
@@ -160,23 +159,18 @@ class Study:
         told = change if verdict == "not resolved" else f"{change}, **{verdict}**"
         return f"{self.mean(arm, measure, at.get('step')).mean:{measure.spec}} ({told})"
 
-    def parameters(self, arm:str) -> int:
-        "How many an arm has."
-        return next(row["parameters"] for (name, _), row in self.rows.items() if name == arm)
+    def parameters(self, arm:str) -> int: return next(row["parameters"] for (a, _), row in self.rows.items() if a == arm)
 
     @property
-    def made_by(self) -> str: # one line
-        "Seeds and hardware."
+    def made_by(self) -> str:
+        "Seeds and hardware, in one line."
         made = self.record["made_by"]
         hardware = f"{made['cpu']}, {made['threads']} thread{'s' * (made['threads'] > 1)}, torch {made['torch']}"
         return f"seeds {', '.join(map(str, self.record['seeds']))}; {hardware}"
 
 # %% ../nbs/18_studies.ipynb #58712dc0
-def markdown_table(
-    heads:Sequence[str], # a name for each column
-    rows:Sequence[Sequence[object]], # cells
-) -> str: # in Markdown
-    "Rows as a table in Markdown."
+def markdown_table(heads:Sequence[str], rows:Sequence[Sequence[object]]) -> str:
+    "Rows of cells as a table in Markdown."
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (heads, ["---"] * len(heads), *rows))
 
 # %% ../nbs/18_studies.ipynb #d5deb6b1
@@ -201,8 +195,8 @@ def compare_arms(
 # %% ../nbs/18_studies.ipynb #f3a411ec
 def plot_means(
     axis, # of matplotlib
-    x:Sequence[float], # where
-    values:Sequence[Sequence[float]], # for each of them, a number for each seed
+    x:Sequence[float],
+    values:Sequence[Sequence[float]], # for each x, a number for each seed
     colour:str,
     label:str,
 ) -> None:
@@ -253,10 +247,8 @@ class HeldOut:
         g = torch.Generator().manual_seed(seed)
         once = min(len(data), count)
         order = torch.cat([torch.randperm(once, generator=g) for _ in range(math.ceil(count / once))])[:count]
-        examples = [data[int(i)] for i in order]
-        x = torch.stack([e.image if e.image.is_floating_point() else to_signed(e.image) for e in examples])
-        labels = [e.label for e in examples]
-        cond = labels if isinstance(labels[0], str) else torch.tensor(labels)
+        x, cond, _ = collate([data[i] for i in order.tolist()])
+        if not x.is_floating_point(): x = to_signed(x)
         return cls(x, make_noise(range(count), tuple(x.shape[1:]), seed), (torch.arange(count) + .5) / count, cond)
 
 # %% ../nbs/18_studies.ipynb #aacc4db4
@@ -264,8 +256,8 @@ def _rounded(numbers): return [float(f"{n:.4g}") for n in numbers]
 
 @torch.inference_mode()
 def held_out_error(
-    model:PixNerd, # what to measure
-    on:HeldOut, # where
+    model:PixNerd,
+    on:HeldOut, # where it is measured
     encode:Callable|None=None, # text models: captions -> (B, L, D)
     batch:int=128, # images at a time
 ) -> dict: # loss; by_time: in ten parts; spectrum: by cycles, early, middle and late; map: (P, P) by place in the patch
@@ -308,7 +300,7 @@ class Scale:
     samples:int # pictures drawn for the scores
 
     def config(self,
-        arm:Arm, # what to train
+        arm:Arm,
         seed:int, # of the weights, the order of the images, the noise and the times
         steps:int, # how far
         out:str|Path, # folder of the run
@@ -323,15 +315,13 @@ class Scale:
 
     def shape(self, arm:Arm) -> PixNerdConfig:
         "The arm's model, as training will make it."
-        c = self.config(arm, 0, 1, "unused")
-        data = load_data(c.data, "train", c.size)
-        names = tuple(map(str, data.names or ()))
-        of_data = {"image_size": c.size, "channels": data.channels, "num_classes": len(names), "class_names": names}
-        return replace(PRESETS[c.preset].config, **read_changes(c.model), **of_data)
+        config = self.config(arm, 0, 1, "unused")
+        data = load_data(config.data, "train", config.size)
+        with torch.device("meta"): return make_model(config, None, data.channels, data.names).config
 
-    def parameters(self, arm:Arm) -> int:
-        "How many the arm's model has."
-        return sum(count_parameters(self.shape(arm)).values())
+    def parameters(self, arm:Arm) -> int: return _count(self.shape(arm))
+
+def _count(config:PixNerdConfig) -> int: return sum(count_parameters(config).values())
 
 # %% ../nbs/18_studies.ipynb #b5ae4fb1
 def match_parameters(
@@ -339,16 +329,15 @@ def match_parameters(
     target:int, # parameters wanted
 ) -> PixNerdConfig: # within one unit of feed-forward width; raises `ValueError` where even the narrowest is too large
     "Trim or widen the feed-forward layers until a model has a given number of parameters."
-    def count(hidden): return sum(count_parameters(replace(config, hidden=hidden)).values())
-    base = count(1)
-    hidden = round((target - base) / (count(2) - base)) + 1
+    base = _count(replace(config, hidden=1))
+    hidden = round((target - base) / (_count(replace(config, hidden=2)) - base)) + 1
     if hidden < 1:
         raise ValueError(f"target {target} is fewer parameters than the {base} of the narrowest feed-forward layers")
     return replace(config, hidden=hidden)
 
 # %% ../nbs/18_studies.ipynb #49341e30
 def time_arms(
-    scale:Scale, # data and batch
+    scale:Scale,
     arms:Sequence[Arm], # what to time; ratios are to the first
     folder:str|Path, # for the runs, which are thrown away
     rounds:int=15, # turns each takes
@@ -358,57 +347,24 @@ def time_arms(
     folder = Path(folder)
     configs = {arm.name: scale.config(arm, 0, 10 ** 6, folder/str(i), device=device) for i, arm in enumerate(arms)}
     runs = {name: train(config, None) for name, config in configs.items()}
-    one_step = {name: partial(next, steps) for name, steps in runs.items()}
-    try: return paired(one_step, rounds, pick_device(device), warm=True)
+    try: return paired({name: partial(next, steps) for name, steps in runs.items()}, rounds, pick_device(device))
     finally:
         for steps in runs.values(): steps.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/18_studies.ipynb #595bdad0
-def _judge_samples(
-    model:PixNerd, # a class model
-    scale:Scale, # data, and how many samples
-    seed:int=0, # of the noise
-) -> dict[str, float]: # accuracy, variety, fid … for digits; fid for other data
-    "Score samples of every class in turn."
-    c, device = model.config, next(model.parameters()).device
-    labels, images = torch.arange(scale.samples) % c.num_classes, []
-    settings = SamplerSettings(method="adams", order=2, steps=15, seed=seed)
-    for numbers in torch.arange(scale.samples).split(100):
-        cond = labels[numbers].to(device)
-        null = torch.full_like(cond, c.num_classes)
-        images.append(draw_batch(model, numbers.tolist(), cond, null, settings))
-    images = torch.cat(images)
+def _judge_samples(model:PixNerd, scale:Scale, seed:int) -> dict[str, float]:
+    "Scores of samples of every class in turn: accuracy, variety, fid … for digits; fid for other data."
+    labels = torch.arange(scale.samples) % model.config.num_classes
+    images = draw_images(model, labels.tolist(), SamplerSettings(method="adams", order=2, steps=15, seed=seed))
     if scale.data == "digits": found = evaluate_digits(images, labels) | fidelity_digits(images)
-    else:
-        settings = MetricConfig("fid")
-        extractor = make_extractor(settings)
-        real = open_images(scale.data, "train", scale.size)
-        features = [extract(source, extractor)["features"] for source in (open_images(images), real)]
-        found = score("fid", *features, settings)
+    else: found = measure(images, scale.data, MetricConfig("fid"))
     of_real_digits = ("samples", "judge_on_held_out", "fid-digits_of_held_out")
     return {name: float(f"{value:.5g}") for name, value in found.items() if name not in of_real_digits}
 
-# %% ../nbs/18_studies.ipynb #6812d46b
-def _run_name(scale:Scale, arm:Arm, seed:int) -> str:
-    "A name for a run, made of everything that decides its result; what the arm is called does not."
-    decides = asdict(scale) | asdict(replace(arm, name="")) | {"seed": seed, "version": 1}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-def _run_arm(
-    scale:Scale, # data and budget
-    arm:Arm, # what to train
-    seed:int, # of the weights, the order of the images, the noise and the times
-    folder:str|Path, # where results of runs are kept
-    device:str="auto",
-    threads:int=0, # of PyTorch on a CPU; 0: as it is
-) -> dict: # arm, seed, parameters, and at each mark the held-out error and the samples' scores
-    "Train one arm with one seed, or read what an earlier call found."
-    if threads: torch.set_num_threads(threads)
-    out = Path(folder)/_run_name(scale, arm, seed)
-    result = out.with_suffix(".json")
-    if result.is_file(): return json.loads(result.read_text()) | {"arm": arm.name}
-    found = []
+def _train_arm(scale:Scale, arm:Arm, seed:int, out:Path, device:str) -> dict:
+    "Train one arm with one seed, and measure it at each mark."
+    marks = []
     for steps in arm.marks or (scale.steps,):
         config = scale.config(arm, seed, steps, out, device=device)
         encode = run_encoder(config)
@@ -417,30 +373,56 @@ def _run_arm(
             for _ in train(config, encode): pass
         model = from_pretrained(checkpoint, device=pick_device(device))
         on = HeldOut.of(load_data(config.data, "held-out", config.size))
-        judged = arm.judged and scale.samples
-        scores = _judge_samples(model, replace(scale, size=config.size), seed) if judged else {}
-        found.append({"step": steps, **held_out_error(model, on, encode), **scores})
-    row = {"arm": arm.name, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": found}
-    write_whole(result, json.dumps(row) + "\n")
-    shutil.rmtree(out)
-    return row
+        scores = _judge_samples(model, scale, seed) if arm.judged and scale.samples else {}
+        marks.append({"step": steps, **held_out_error(model, on, encode), **scores})
+    return {"arm": arm.name, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": marks}
+
+# %% ../nbs/18_studies.ipynb #6812d46b
+def keep(
+    path:Path, # a `.json` file; its folder must exist
+    make:Callable[[], dict|list], # what can be kept as JSON
+):
+    "What a file holds; where there is none yet, what `make()` gives is written first."
+    if not path.is_file(): write_whole(path, json.dumps(make()) + "\n")
+    return json.loads(path.read_text())
+
+def _run_name(scale:Scale, arm:Arm, seed:int) -> str:
+    "A name for a run, made of everything that decides its result; what the arm is called does not."
+    decides = asdict(scale) | asdict(replace(arm, name="")) | {"seed": seed, "version": 1}
+    return digest(json.dumps(decides, sort_keys=True))
+
+def _run_arm(scale:Scale, arm:Arm, seed:int, out:Path, device:str) -> dict:
+    "One run's row, made or read."
+    row = keep(out.with_suffix(".json"), partial(_train_arm, scale, arm, seed, out, device))
+    shutil.rmtree(out, ignore_errors=True)
+    return row | {"arm": arm.name}
+
+# %% ../nbs/18_studies.ipynb #0e42ddfd
+def run_all(
+    work:Callable, # a function of a module: other processes must find it
+    calls:Sequence[tuple], # arguments of each call
+    jobs:int=1, # calls at a time; above 1 each gets a process with one thread
+) -> Iterator: # results, as they come
+    "Make many calls."
+    if jobs == 1:
+        for call in calls: yield work(*call)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        waiting = [pool.submit(work, *call) for call in calls]
+        try:
+            for done in as_completed(waiting): yield done.result()
+        finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/18_studies.ipynb #547c085a
 def run_study(
-    scale:Scale, # data and budget
-    arms:Sequence[Arm], # what is compared
+    scale:Scale,
+    arms:Sequence[Arm],
     seeds:Sequence[int], # one run of every arm for each
     folder:str|Path, # where results of runs are kept
     jobs:int=1, # runs at a time; above 1 each gets one thread
     device:str="auto",
 ) -> Iterator[dict]: # a row for each run as it ends: arm, seed, parameters, marks
     "Make all runs of a study, or read those that an earlier call made."
-    runs = {_run_name(scale, arm, seed): (scale, arm, seed, folder, device) for seed in seeds for arm in arms}
-    if jobs == 1:
-        for run in runs.values(): yield _run_arm(*run)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        waiting = [pool.submit(_run_arm, *run, threads=1) for run in runs.values()]
-        try:
-            for done in as_completed(waiting): yield done.result()
-        finally: pool.shutdown(cancel_futures=True)
+    runs = {_run_name(scale, arm, seed): (arm, seed) for seed in seeds for arm in arms}
+    calls = [(scale, *run, Path(folder)/name, device) for name, run in runs.items()]
+    yield from run_all(_run_arm, calls, jobs)

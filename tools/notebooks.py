@@ -7,6 +7,7 @@ Outputs are committed, so that the notebooks can be read where nothing runs: on 
 import argparse
 import ast
 import filecmp
+import inspect
 import json
 import os
 import re
@@ -20,6 +21,10 @@ from configparser import ConfigParser
 from multiprocessing import get_context
 from pathlib import Path
 
+import nbformat
+import yaml
+from execnb.nbio import nb2str
+
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/"nbs"
 SETTINGS = ConfigParser(delimiters=["="])
@@ -30,25 +35,27 @@ LIBRARIES = ["nbdev.test", "matplotlib.pyplot", "torch", "sklearn.datasets"]
 MAX_KB = 600
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/|site-packages")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+LIVE = (WIDGET, "application/vnd.plotly.v1+json", "application/javascript")
+LIVE_TEXT = re.compile(r"\b(interactive|\w*Box|FigureWidget|Tab)\(children=|Unable to display output")
+NO_ALT = r"<img (?![^>]*alt=\"[^\"])"
 PICTURES = {"image/png": "png", "image/gif": "gif", "image/jpeg": "jpg", "image/svg+xml": "svg"}
 
 
 def notebooks(names=()) -> list[Path]:
     "Every notebook, or those whose names begin with one of `names` (`03`, `index`, `studies/heads`), in reading order."
+    def begins(path, start):
+        start = start.removeprefix("nbs/").removesuffix(".ipynb")
+        return path.stem.startswith(start) or path.relative_to(NBS).as_posix().startswith(start)
+
     found = [p for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(NBS).parts)]
-    found.sort(key=lambda p: (p.parent != NBS, p.stem != "index", p))
-    starts = tuple(name.removeprefix("nbs/").removesuffix(".ipynb") for name in names)
-
-    def begins(path, start): return path.stem.startswith(start) or path.relative_to(NBS).as_posix().startswith(start)
-
-    for start in starts:
-        if not any(begins(p, start) for p in found): raise SystemExit(f"no notebook in nbs/ begins with {start!r}")
-    return [p for p in found if not starts or begins(p, starts)]
+    for name in names:
+        if not any(begins(p, name) for p in found): raise SystemExit(f"no notebook in nbs/ begins with {name!r}")
+    found = [p for p in found if not names or any(begins(p, name) for name in names)]
+    return sorted(found, key=lambda p: (p.parent != NBS, p.stem != "index", p))
 
 
 def read(path: Path) -> dict:
     "A notebook with its multi-line strings joined."
-    import nbformat
     return nbformat.read(path, as_version=4)
 
 
@@ -66,28 +73,28 @@ def skipped(cell: dict) -> bool:
 
 def directive_faults(cell: dict) -> list[str]:
     "What Quarto would stumble over in a code cell's `#|` lines: not YAML, or not at the top, where it reads them."
-    import yaml
     lines = cell["source"].splitlines()
     top = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#|")), len(lines))
-    found = [f"line {n + 1}: `{line}` does not stand at the top of its cell, where alone it is read"
-             for n, line in enumerate(lines) if n > top and line.startswith("#|")]
-    for n, line in enumerate(lines[:top]):
+    found = []
+    for n, line in enumerate(lines):
         option = re.match(r"#\|\s*([\w-]+\s*:.*)", line)        # the others, such as `#| export`, are nbdev's own
-        if not option: continue
-        try: value = next(iter(yaml.safe_load(option[1]).values()))
-        except yaml.YAMLError as error:
-            why = getattr(error, "problem", error)
-            found.append(f"line {n + 1}: `{line}` is not YAML, {why}; put the text in double quotes")
-            continue
-        if re.search(r"%(?![0-9A-Fa-f]{2})", str(value)):
-            found.append(f"line {n + 1}: `{line}` holds a bare %, which Quarto takes for an address; write per cent")
+        told = f"line {n + 1}: `{line}`"
+        if n > top and line.startswith("#|"):
+            found.append(f"{told} does not stand at the top of its cell, where alone it is read")
+        elif n < top and option:
+            try: value = next(iter(yaml.safe_load(option[1]).values()))
+            except yaml.YAMLError as error:
+                found.append(f"{told} is not YAML, {getattr(error, 'problem', error)}; put the text in double quotes")
+            else:
+                if re.search(r"%(?![0-9A-Fa-f]{2})", str(value)):
+                    found.append(f"{told} holds a bare %, which Quarto takes for an address; write per cent")
     return found
 
 
 def mixes_imports(cell: dict) -> bool:
     "Whether a visible cell imports and does something else: nbdev runs it when it makes the page, where it may fail."
-    if any(directive(cell, word) is not None for word in ("hide", "export")): return False
-    if directive(cell, "eval") == "false": return False
+    hidden = any(directive(cell, word) is not None for word in ("hide", "export"))
+    if hidden or directive(cell, "eval") == "false": return False
     try: kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(cell["source"]).body}
     except SyntaxError: return False                        # a magic, say
     return kinds == {True, False}
@@ -95,22 +102,21 @@ def mixes_imports(cell: dict) -> bool:
 
 def faults(nb: dict) -> list[str]:
     "What a reader should not meet in a notebook as it is stored, one line each."
-    first = nb["cells"][0]["source"] if nb["cells"] else ""
     found = []
-    if not re.fullmatch(r"# \S.*\n+> \S.*(\n+- \w+:.*)*\s*", first):
-        found.append('cell 0: is not "# Title" and one sentence after ">", alone '
-                     "(nbdev makes the page's head of that cell and drops the rest)")
+    if not nb["cells"] or not re.fullmatch(r"# \S.*\n+> \S.*(\n+- \w+:.*)*\s*", nb["cells"][0]["source"]):
+        found.append('cell 0: is not "# Title" and one sentence after ">", alone: all that makes the page\'s head')
     if "kernelspec" not in nb["metadata"]: found.append("no kernelspec: JupyterLab would ask for a kernel")
     exports = any(directive(cell, "default_exp") is not None for cell in nb["cells"])
     for i, cell in enumerate(nb["cells"]):
-        if MACHINE_PATH.search(cell["source"]): found.append(f"cell {i}: a path of one machine in the source")
-        if cell["cell_type"] == "markdown" and re.search(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])", cell["source"]):
-            found.append(f"cell {i}: a picture without alt text")
+        told = []
+        if MACHINE_PATH.search(cell["source"]): told.append("a path of one machine in the source")
+        if cell["cell_type"] == "markdown" and re.search(rf"!\[\s*\]\(|{NO_ALT}", cell["source"]):
+            told.append("a picture without alt text")
         if cell["cell_type"] == "code":
-            found += [f"cell {i} ({cell.get('id', '')}), {fault}" for fault in directive_faults(cell)]
-            found += [f"cell {i}: {fault}" for output in cell["outputs"] for fault in output_faults(cell, output)]
-            if exports and mixes_imports(cell):
-                found.append(f"cell {i} ({cell.get('id', '')}): imports, and does something else: split it")
+            told += directive_faults(cell)
+            told += [fault for output in cell["outputs"] for fault in output_faults(cell, output)]
+            if exports and mixes_imports(cell): told.append("imports, and does something else: split it")
+        found += [f"cell {i} ({cell.get('id', '')}), {fault}" for fault in told]
     return found
 
 
@@ -121,19 +127,20 @@ def output_faults(cell: dict, output: dict) -> list[str]:
     still = PICTURES.keys() & data.keys()
     told = output.get("metadata", {})
     described = directive(cell, "fig-alt") or told.get("alt") or any(told.get(kind, {}).get("alt") for kind in still)
+    live = set(LIVE) & data.keys() or LIVE_TEXT.search(data.get("text/plain", ""))
     if output["output_type"] == "error": found.append(f"a stored error, {output['ename']}: {output['evalue']}")
     if output.get("name") == "stderr" and directive(cell, "allow-stderr") is None:
         found.append(f"stderr without `#| allow-stderr`: {text.strip().splitlines()[-1:]}")
     if MACHINE_PATH.search(re.sub(r"base64,[^\"')]*", "", text)): found.append("a path of one machine in the output")
-    if WIDGET in data: found.append("a live widget, which no page can show: give it a still picture to store")
+    if WIDGET in data or live and not {*still, "text/html", "text/markdown"} & data.keys():
+        found.append("a live output without a static twin: give it a still picture to store")
     if still and not described: found.append('a picture without alt text: add `#| fig-alt: "what it shows"`')
-    if re.search(r"<img (?![^>]*alt=\"[^\"])", text): found.append("a picture without alt text in its HTML")
+    if re.search(NO_ALT, text): found.append("a picture without alt text in its HTML")
     return found
 
 
 def cleaned(nb: dict) -> dict:
     "The notebook as it is stored: still pictures for live widgets, and the rest as nbdev_clean leaves it."
-    import nbformat
     from nbdev.clean import _nbdev_clean
     nb = json.loads(nbformat.writes(nb))                    # split into lines again: one line of text, one line of diff
     nb["metadata"] = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -165,43 +172,43 @@ def run(path: Path) -> dict:
     return nb
 
 
-def title(path: Path) -> str: return f"  {path.relative_to(NBS).with_suffix('').as_posix():24s}"
-
-
 def run_and_judge(path: Path) -> tuple[dict | None, list[str]]:
     "A notebook as it would be stored after a fresh run, and what speaks against storing it."
-    import nbformat
-    from execnb.nbio import nb2str
     from nbclient.exceptions import CellExecutionError
     wrong = [f"cell {i} ({cell['id']}), {fault}" for i, cell in enumerate(read(path)["cells"])
              if cell["cell_type"] == "code" for fault in directive_faults(cell)]
     if wrong: return None, wrong                            # no need to wait for a run
-    before = set(ROOT.glob("*")) | set(NBS.rglob("*"))
+    def files(): return {*ROOT.glob("*"), *NBS.rglob("*")}
+    before = files()
     try: new = cleaned(run(path))
     except CellExecutionError as error: return None, [re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()]
     wrong = faults(nbformat.reads(nb2str(new), as_version=4))
-    left = (set(ROOT.glob("*")) | set(NBS.rglob("*"))) - before
-    wrong += [f"leaves {p.relative_to(ROOT)} behind" for p in left if p.suffix != ".pyc" and p.name[0] not in "._"]
+    left = [p.relative_to(ROOT) for p in files() - before if p.suffix != ".pyc" and p.name[0] not in "._"]
+    wrong += [f"leaves {name} behind" for name in left]
     if (kb := len(nb2str(new).encode())//1024) > MAX_KB: wrong.append(f"{kb} KB, more than {MAX_KB}")
     return new, wrong
 
 
+def report(path: Path, seconds: float, verdict: str = "", wrong=()) -> bool:
+    "Print how a notebook fared; whether well."
+    name = path.relative_to(NBS).with_suffix("").as_posix()
+    print(f"  {name:24s} {seconds:4.0f} s{verdict and '  '}{verdict}", *wrong, sep="\n    ", flush=True)
+    return not verdict
+
+
 def execute(names, check=False) -> bool:
     "Run notebooks and store their outputs; with `check`, only say where a fresh run differs from what is stored."
-    from execnb.nbio import nb2str
     good = True
     for path in notebooks(names):
         start = time.time()
         new, wrong = run_and_judge(path)
         if check and not wrong:
-            old = json.loads(path.read_text(encoding="utf-8"))
+            pairs = enumerate(zip(json.loads(path.read_text(encoding="utf-8"))["cells"], new["cells"]))
             wrong = [f"cell {i} ({b['id']}): another output than the stored one"
-                     for i, (a, b) in enumerate(zip(old["cells"], new["cells"]))
-                     if a.get("outputs") != b.get("outputs")]
+                     for i, (a, b) in pairs if a.get("outputs") != b.get("outputs")]
         elif not wrong: write_whole(path, nb2str(new))
-        verdict = "" if not wrong else "  not as stored" if check else "  not stored"
-        print(f"{title(path)} {time.time()-start:4.0f} s{verdict}", *wrong, sep="\n    ", flush=True)
-        good &= not wrong
+        verdict = ("not as stored" if check else "not stored") if wrong else ""
+        good &= report(path, time.time() - start, verdict, wrong)
     return good
 
 
@@ -213,9 +220,8 @@ def test_one(path: Path) -> tuple[bool, float]:
 
 def test(names) -> bool:
     "What nbdev_test does, each notebook in a process forked from one that has loaded the libraries, with a line each."
-    cores = os.cpu_count() or 1
-    workers = min(2, cores)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores//workers)))
+    workers = min(2, os.cpu_count() or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str((os.cpu_count() or 1)//workers))
     context = get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
@@ -223,9 +229,8 @@ def test(names) -> bool:
         good = True
         for job in as_completed(jobs):
             ok, seconds = job.result()
-            print(f"{title(jobs[job])} {seconds:4.0f} s{'' if ok else '  FAILED'}", flush=True)
-            good &= ok
-    return good
+            good &= report(jobs[job], seconds, "" if ok else "FAILED")
+        return good
 
 
 def export_check() -> bool:
@@ -242,17 +247,19 @@ def export_check() -> bool:
     return not stale + missing
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in execute, test, export_check:
-        sub = commands.add_parser(command.__name__.replace("_", "-"), help=command.__doc__, description=command.__doc__)
+def run_command(about: str, *commands) -> bool:
+    "Run the function that the command line names, with the names and `--check` that it takes; whether all is well."
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    choices = parser.add_subparsers(dest="command", required=True)
+    for command in commands:
+        sub = choices.add_parser(command.__name__.replace("_", "-"), help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
-        if command in (execute, test): sub.add_argument("names", nargs="*", help="how they begin, as 03 (default: all)")
-        if command is execute: sub.add_argument("--check", action="store_true", help="compare only, write nothing")
+        takes = inspect.signature(command).parameters
+        if "names" in takes: sub.add_argument("names", nargs="*", help="how they begin, as 03 (default: all)")
+        if "check" in takes: sub.add_argument("--check", action="store_true", help="compare only, write nothing")
     args = vars(parser.parse_args())
     os.chdir(ROOT)                                          # where nbdev looks for settings.ini
-    return 0 if args.pop("command")(**args) else 1
+    return args.pop("command")(**args)
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__": sys.exit(not run_command(__doc__, execute, test, export_check))

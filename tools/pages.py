@@ -4,10 +4,8 @@ Quarto, which renders the published site, is on no package index. So a page is l
 rendered by nbconvert: it weighs its text, its code and its pictures, without the styles and scripts that pages share.
 """
 
-import argparse
 import ast
 import json
-import os
 import posixpath
 import re
 import shutil
@@ -15,21 +13,21 @@ import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
-from notebooks import NBS, PICTURES, ROOT, SETTINGS, directive, notebooks, read, skipped, write_whole
+from notebooks import (
+    NBS, PICTURES, ROOT, SETTINGS, directive, notebooks, output_faults, read, run_command, skipped, write_whole)
 
 MAX_WEIGHT = 1_500_000                                                          # bytes
 GIT = SETTINGS["DEFAULT"]["git_url"]
 BRANCH = SETTINGS["DEFAULT"]["branch"]
-LIVE = ("application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json", "application/javascript")
+COLAB = f"https://colab.research.google.com/github/{urlsplit(GIT).path.strip('/')}/blob/{BRANCH}/"
 NO_ALT = "No description has been provided for this image"                      # nbconvert's words where there are none
-LIVE_TEXT = re.compile(r"\b(interactive|\w*Box|FigureWidget|Tab)\(children=|Unable to display output")
 
 # The cell that lets a notebook run on Colab, where there is no checkout. A notebook that carries it gets the link.
 COLAB_EXTRAS = "explore,evaluate"
@@ -37,10 +35,12 @@ COLAB_CELL = f"""#| hide
 if "google.colab" in str(get_ipython()):
     package = "pixnerd[{COLAB_EXTRAS}] @ git+{GIT}"
     get_ipython().run_line_magic("pip", f"install -q '{{package}}'")"""
-COLAB_BRINGS = {"pytest", "IPython", "cycler"}                                  # cycler comes with matplotlib
+COLAB_BRINGS = {"pytest", "IPython", "cycler", "pixnerd"} | sys.stdlib_module_names      # cycler comes with matplotlib
+IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "torch-fidelity": "torch_fidelity"}
 
-# Words as this project and others write them; left a pattern that must not stand in prose.
-SPELLING = {
+# Names as others write them, and what must not stand in prose: left a pattern, right what to write.
+NAMES = ("GitHub", "PyTorch", "JupyterLab", "CIFAR-10", "ImageNet", "Hugging Face", "DINOv2", "scikit-learn")
+SPELLING = {re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]", "[- ]?", name): name for name in NAMES} | {
     r"ne?rf blocks?|nerd blocks?": "field block",
     r"[xs][ _-]embedders?": "patch embedding, pixel embedding",
     r"imgs?": "images",
@@ -48,15 +48,8 @@ SPELLING = {
     r"hyper-?network": "field",
     r"x-?hat|x̂_?1 prediction": "preview",
     r"(?-i:Pixnerd|PixNeRD|PixNERD|PixNeRF|PIXNERD|Pixnerf)": "PixNerd, or `pixnerd` for the package",
-    r"(?-i:[Gg]ithub|Git hub)": "GitHub",
-    r"(?-i:Pytorch|pytorch)": "PyTorch",
-    r"(?-i:Jupyterlab|Jupyter Lab)": "JupyterLab",
-    r"(?-i:CIFAR10|Cifar-?10)": "CIFAR-10",
-    r"(?-i:Imagenet|imagenet|Image-Net)": "ImageNet",
-    r"(?-i:HuggingFace|Huggingface|huggingface)": "Hugging Face",
-    r"(?-i:[Dd]ino[Vv]2|DinoV2)": "DINOv2",
     r"(?-i:Geneval|GenEVAL)": "GenEval",
-    r"(?-i:Scikit-[Ll]earn|sklearn)": "scikit-learn",
+    r"sklearn": "scikit-learn",
     r"color(s|ed|ful)?": "colour",
     r"normaliz\w+": "normalise",
     r"initializ\w+": "initialise",
@@ -74,21 +67,12 @@ def on_colab(nb: dict) -> bool:
     return any(cell["cell_type"] == "code" and cell["source"].startswith(start) for cell in nb["cells"])
 
 
-def colab_link(path: Path) -> str:
-    "The address that opens a notebook of this repository on Colab."
-    repository = urlsplit(GIT).path.strip("/")
-    return f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/{path.relative_to(ROOT).as_posix()}"
-
-
 def colab_faults(nb: dict) -> list[str]:
     "Why a notebook that says so would not run on Colab after its one installation."
-    from packaging.requirements import Requirement
     if not on_colab(nb): return []
-    names = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
     keys = ["requirements", *(f"{extra}_requirements" for extra in COLAB_EXTRAS.split(","))]
-    brought = [Requirement(line).name for key in keys for line in SETTINGS["DEFAULT"][key].split()]
-    there = {names.get(name, name.replace("-", "_")) for name in brought}
-    there |= sys.stdlib_module_names | COLAB_BRINGS | {"pixnerd"}
+    brought = re.findall(r"^[\w-]+", "\n".join(SETTINGS["DEFAULT"][key].replace(" ", "\n") for key in keys), re.M)
+    there = COLAB_BRINGS | {IMPORTED_AS.get(name, name) for name in brought}
     found = []
     if not any(cell["source"] == COLAB_CELL for cell in nb["cells"]):
         found.append("the cell for Colab is not the one of tools/pages.py")
@@ -96,13 +80,11 @@ def colab_faults(nb: dict) -> list[str]:
         if cell["cell_type"] != "code" or skipped(cell): continue
         if re.search(r"[\"'](\.\./|results/|images/)", cell["source"]):
             found.append(f"cell {i}: reads a file of the checkout, which Colab has not")
-        try: tree = ast.parse(cell["source"])
+        try: nodes = list(ast.walk(ast.parse(cell["source"])))
         except SyntaxError: continue
-        wanted = []
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import): wanted += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom): wanted.append(node.module or "")
-        missing = [name for name in wanted if name.split(".")[0] not in there]
+        wanted = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        wanted += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+        missing = [name for name in wanted if name.partition(".")[0] not in there]
         found += [f"cell {i}: imports {name}, which Colab would not have" for name in missing]
     return found
 
@@ -111,13 +93,6 @@ def colab_faults(nb: dict) -> list[str]:
 
 def readme_parts() -> tuple[str, dict[str, bytes]]:
     "README.md and its pictures (by path from the root), from nbs/index.ipynb."
-    from execnb.nbio import read_nb
-    from nbdev.process import NBProcessor
-    from nbdev.processors import filter_stream_, hide_, hide_line, populate_language, strip_ansi
-    nb = read_nb(NBS/"index.ipynb")
-    alts = {cell.id: directive(cell, "fig-alt") for cell in nb.cells}
-    as_published = [populate_language, strip_ansi, hide_line, filter_stream_, hide_]
-    NBProcessor(nb=nb, procs=as_published).process()
     blocks, pictures = ["<!-- Made from nbs/index.ipynb by `make readme`: edit the notebook. -->"], {}
 
     def from_root(found):                                   # a link seen from nbs/ becomes one seen from the root
@@ -126,48 +101,41 @@ def readme_parts() -> tuple[str, dict[str, bytes]]:
 
     def picture(kind, raw):                                 # a stored picture becomes a file, and this its path
         name = f"nbs/images/readme/{len(pictures)+1}.{kind}"
-        pictures[name] = raw
+        pictures[name] = raw.encode() if kind == "svg" else b64decode(raw)
         return name
 
     def shown(output, alt):                                 # an output as Markdown
         data = output.get("data", {})
-        kind = next((k for k in PICTURES if k in data), None)
-        text = "".join(output.get("text") or data.get("text/markdown") or data.get("text/plain") or "").rstrip()
-        html = "".join(data.get("text/html", ""))
-        if kind:
-            raw = "".join(data[kind])
-            return f"![{alt}]({picture(PICTURES[kind], raw.encode() if kind == 'image/svg+xml' else b64decode(raw))})"
-        if "<img" in html:
-            inline = r"data:image/(\w+);base64,([^\"]+)"
-            return re.sub(inline, lambda found: picture(found[1], b64decode(found[2])), html)
-        if text and "text/markdown" not in data: return f"```text\n{text}\n```"
-        return text
+        for kind in PICTURES.keys() & data.keys(): return f"![{alt}]({picture(PICTURES[kind], data[kind])})"
+        if "<img" in (html := data.get("text/html", "")):
+            return re.sub(r"data:image/(\w+);base64,([^\"]+)", lambda found: picture(*found.groups()), html)
+        if "text/markdown" in data: return data["text/markdown"].rstrip()
+        text = (output.get("text") or data.get("text/plain") or "").rstrip()
+        return text and f"```text\n{text}\n```"
 
-    for cell in nb.cells:
+    for cell in read(NBS/"index.ipynb")["cells"]:
         if cell.cell_type == "markdown":
             blocks.append(re.sub(r"(\]\(|(?:src|href)=\")([^)\"\s]+)", from_root, cell.source))
-        elif cell.cell_type == "code":
+        elif cell.cell_type == "code" and directive(cell, "hide") is None:
             code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
             if code and directive(cell, "echo") != "false": blocks.append(f"```python\n{code}\n```")
             if directive(cell, "output") == "false": continue
-            blocks += [shown(output, alts[cell.id] or "") for output in cell.outputs]
+            blocks += [shown(output, directive(cell, "fig-alt") or "") for output in cell.outputs]
     return "\n\n".join(block.strip() for block in blocks if block) + "\n", pictures
 
 
 def readme(check=False) -> bool:
     "Write README.md and nbs/images/readme/; with `check`, only say whether they are current."
     text, pictures = readme_parts()
-    folder = NBS/"images/readme"
-    old = {p.relative_to(ROOT).as_posix(): p.read_bytes() for p in folder.glob("*")} if folder.exists() else {}
-    page = ROOT/"README.md"
+    page, folder = ROOT/"README.md", NBS/"images"/"readme"
+    old = {p.relative_to(ROOT).as_posix(): p.read_bytes() for p in folder.glob("*")}
     if check:
-        good = page.exists() and page.read_text(encoding="utf-8") == text and old == pictures
+        good = page.is_file() and page.read_text(encoding="utf-8") == text and old == pictures
         if not good: print("  README.md is not what nbs/index.ipynb makes; run `make readme`")
         return good
+    folder.mkdir(parents=True, exist_ok=True)
     for name in old.keys() - pictures.keys(): (ROOT/name).unlink()
-    for name, raw in pictures.items():
-        (ROOT/name).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT/name).write_bytes(raw)
+    for name, raw in pictures.items(): (ROOT/name).write_bytes(raw)
     write_whole(page, text)
     return True
 
@@ -211,7 +179,8 @@ def finish(folder: Path) -> None:
     shown = {fronts[path]["output-file"]: api_headings(nb) for path, nb in made.items() if path.parent == NBS}
     for path, nb in made.items():
         if on_colab(read(path)):
-            link = {"text": "Open in Colab", "href": colab_link(path), "icon": "box-arrow-up-right"}
+            address = COLAB + path.relative_to(ROOT).as_posix()
+            link = {"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}
             front = yaml.safe_dump(fronts[path] | {"other-links": [link]}, sort_keys=False, allow_unicode=True)
             nb.cells[0].source = f"---\n{front}---\n"
         for cell in nb.cells:
@@ -287,18 +256,17 @@ def misspelt(text: str) -> list[str]:
     found = []
     for pattern, instead in SPELLING.items():
         for match in re.finditer(rf"(?<![\w/.-])(?:{pattern})(?![\w/])", text, re.I):
-            found.append(f"{match[0]!r} (write {instead})")
+            if match[0] != instead: found.append(f"{match[0]!r} (write {instead})")
     return found
 
 
 def forbidden_names(module: Path) -> list[str]:
     "Names of a module, its functions, classes, arguments and fields that say nothing, or in another program's words."
-    names = [module.stem]
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.append(node.name)
-        elif isinstance(node, ast.arg): names.append(node.arg)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name): names.append(node.target.id)
-    return sorted({name for name in names if FORBIDDEN & set(name.lower().split("_"))})
+    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+    names = {module.stem, *(n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))}
+    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return sorted(name for name in names if FORBIDDEN & set(name.lower().split("_")))
 
 
 def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
@@ -315,7 +283,9 @@ def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
     if page.weight > MAX_WEIGHT:
         found.append(f"too heavy: {page.weight / 1e6:.2f} MB, more than {MAX_WEIGHT / 1e6:.1f}")
     for i, cell in enumerate(page.nb.cells):
-        for output in cell.get("outputs", []): found += [f"cell {i}: {fault}" for fault in output_faults(output)]
+        for output in cell.get("outputs", []):
+            wrong = output_faults(cell, output) + page_faults(output)
+            found += [f"cell {i}: {fault}" for fault in wrong]
         if cell.cell_type == "markdown":
             found += [f"cell {i}: spelling, {word}" for word in misspelt(prose(cell.source))]
             if mended_prose(cell.source, {}) != cell.source:
@@ -324,56 +294,37 @@ def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
     return found + [f"spelling in the head, {word}" for word in misspelt(head)]
 
 
-def output_faults(output: dict) -> list[str]:
-    "What a page cannot show of a cell's output, or should not."
-    data, found = output.get("data", {}), []
-    still = {*PICTURES, "text/html", "text/markdown"} & data.keys()
+def page_faults(output: dict) -> list[str]:
+    "What a page, besides, cannot show of a cell's output."
+    data = output.get("data", {})
     markdown = data.get("text/markdown", "")
-    if output.output_type == "error": found.append(f"a stored error, {output['ename']}")
-    if not still and (set(LIVE) & data.keys() or LIVE_TEXT.search(data.get("text/plain", ""))):
-        found.append("a live output without a static twin")
-    if mended_code(markdown) != markdown: found.append("a raw link, or `__main__.`, within code")
+    found = ["a raw link, or `__main__.`, within code"] if mended_code(markdown) != markdown else []
     elsewhere = r"<(?:script|iframe|link)[^>]+(?:src|href)=[\"']?(https?:[^\"'\s>]+)"
-    for source in re.findall(elsewhere, data.get("text/html", "")):
-        found.append(f"needs {source}, so it is not self-contained")
-    return found
+    sources = re.findall(elsewhere, data.get("text/html", ""))
+    return found + [f"needs {source}, so it is not self-contained" for source in sources]
 
 
 def dead_links(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
     "Links and pictures of a page that lead nowhere within this project, or to a heading that is not there."
     website = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]
     home, code = website["site-url"] + "/", f"{website['repo-url']}/blob/{website['repo-branch']}/"
-    colab = colab_link(ROOT/"x").removesuffix("x")
     # neural_field.html → 03_neural_field.ipynb
     published = {(Path(n).parent/p.front.get("output-file", n)).as_posix(): n for n, p in pages.items()}
     dead = []
     for link in pages[name].links + pages[name].pictures:
-        source = next((link[len(start):] for start in (code, colab) if link.startswith(start)), None)
-        if source is not None:                              # a file of this project, on GitHub or on Colab
-            if not (ROOT/urlsplit(source).path).exists(): dead.append(link)
+        if link.startswith((code, COLAB)):                  # a file of this project, on GitHub or on Colab
+            source = urlsplit(link.removeprefix(code).removeprefix(COLAB)).path
+            if not (ROOT/source).exists(): dead.append(link)
             continue
-        where = link
-        if link.startswith(home): where = urljoin("/", link[len(home):])
-        elif re.match(r"[a-z]+:", link): continue
-        path, anchor = unquote(urlsplit(where).path), urlsplit(where).fragment
-        if path.startswith("/"): path = path.lstrip("/")
-        else: path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+        where = urlsplit(link.replace(home, "/", 1) if link.startswith(home) else link)
+        if where.scheme: continue
+        base = name if not where.path else posixpath.join("/", posixpath.dirname(name), unquote(where.path))
+        path = posixpath.normpath(base).lstrip("/")
         target = published.get(path, path)
         if not (folder/target).is_file(): dead.append(link)
-        elif anchor and target in pages and anchor not in pages[target].anchors: dead.append(f"{link}: no such heading")
+        elif where.fragment and where.fragment not in getattr(pages.get(target), "anchors", {where.fragment}):
+            dead.append(f"{link}: no such heading")
     return dead
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in readme, docs:
-        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        sub.set_defaults(command=command)
-        if command is readme: sub.add_argument("--check", action="store_true", help="compare only, write nothing")
-    args = vars(parser.parse_args())
-    os.chdir(ROOT)                                          # where nbdev looks for settings.ini
-    return 0 if args.pop("command")(**args) else 1
-
-
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__": sys.exit(not run_command(__doc__, readme, docs))

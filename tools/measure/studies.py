@@ -1,18 +1,16 @@
 """Make the studies' results: `python tools/measure studies heads` writes nbs/results/heads.json, which its page reads.
 
-Studies that train: heads, encodings, shape, pixels, alignment. Studies of the shipped models: solvers, sizes. Several
-can be named; `all` is all of them. Runs are kept in runs/studies/ as they end: an interrupted study continues, and an arm
-of two studies is trained once. `--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised) and
-writes nbs/results/NAME-cifar10.json.
+Studies that train: heads, encodings, shape, pixels, alignment; of the shipped models: solvers, sizes; `all` is all.
+Runs are kept in runs/studies/ as they end: an interrupted study continues, and an arm of two studies is trained once.
+`--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised), into NAME-cifar10.json.
 """
 
 import argparse
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -24,13 +22,14 @@ from pixnerd.data import load_data
 from pixnerd.evaluation import accuracy, evaluate_digits
 from pixnerd.metrics import fidelity_digits
 from pixnerd.model import PRESETS, PixNerd
+from pixnerd.order import collate
 from pixnerd.patches import to_signed
 from pixnerd.probes import radial_power
 from pixnerd.records import fingerprint, pick_device, provenance, source_commit, write_whole
-from pixnerd.sample_folders import TextSampler, draw_batch
+from pixnerd.sample_folders import TextSampler, draw_images
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT, SamplerSettings, labelled_solvers, seam_meter
 from pixnerd.scene_eval import scene_prompts, score_scenes
-from pixnerd.studies import Arm, Scale, match_parameters, run_study, time_arms
+from pixnerd.studies import Arm, Scale, keep, match_parameters, run_all, run_study, time_arms
 from pixnerd.text_to_image import encoder_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,25 +40,24 @@ SCALES = {
 PATCHES = (2, 4, 8, 16)
 
 
-# --- studies that train: each is a list of arms ---
+# --- studies that train: each is a list of arms; `timed` gives the steps of one arm in the time of another's ---
 
-def linear_twin(scale: Scale, patch: int, side: int) -> Arm:
+def linear_twin(scale: Scale, field: Arm, patch: int) -> Arm:
     "A linear head, with what the field's weight generator costs put into two more, trimmed blocks."
-    field = Arm("", f"patch={patch}", (("size", side),))
     shape = scale.shape(field)
     twin = match_parameters(replace(shape, head="linear", depth=shape.depth + 2), scale.parameters(field))
     model = f"patch={patch} head=linear depth={twin.depth} hidden={twin.hidden}"
-    return Arm(f"linear, patch {patch}", model, (("size", side),))
+    return Arm(f"linear, patch {patch}", model, (("size", shape.image_size),))
 
 
 def heads(scale: Scale, timed: Callable) -> list[Arm]:
     "Field against linear head by patch: the same count of tokens, so that images grow with the patch."
     arms, grid = [], scale.size // scale.patch
     for patch in PATCHES:
-        field, twin = Arm(f"field, patch {patch}"), linear_twin(scale, patch, grid * patch)
+        field = Arm(f"field, patch {patch}")
         if patch != scale.patch: field = replace(field, model=f"patch={patch}", settings=(("size", grid * patch),))
-        steps_of_twin = timed(f"patch {patch}", field, twin)        # in the time of one of the field's
-        equal = max(1, round(scale.steps * steps_of_twin))
+        twin = linear_twin(scale, field, patch)
+        equal = max(1, round(scale.steps * timed(f"patch {patch}", field, twin)))
         arms += [field, replace(twin, marks=tuple(sorted({scale.steps, equal})))]
         if patch != scale.patch: continue
         for arm, k in product((field, twin), (.5, 2.)):         # is the baseline's learning rate to blame?
@@ -77,28 +75,28 @@ def shape(scale: Scale, timed: Callable) -> list[Arm]:
     "Which generated weights are normalised; the field's width; blocks of the field against blocks of the transformer."
     c = PRESETS[scale.preset].config
     total = c.depth + c.field_depth
-    return [
-        Arm("as the preset"),
-        Arm("normalised: none", "normalise="),
-        Arm("normalised: W1", "normalise=W1"),
-        Arm("normalised: W2", "normalise=W2"),
-        Arm("no output norm", "output_norm=false"),
-        Arm("normalised: W1; no output norm", "normalise=W1 output_norm=false"),
-        *(Arm(f"field width {width}", f"field_width={width}") for width in (c.field_width // 2, 2 * c.field_width)),
-        *(Arm(f"{total - k} + {k} blocks", f"depth={total - k} field_depth={k}") for k in (2, 3)),
-    ]
+    changes = {
+        "as the preset": "",
+        "normalised: none": "normalise=",
+        "normalised: W1": "normalise=W1",
+        "normalised: W2": "normalise=W2",
+        "no output norm": "output_norm=false",
+        "normalised: W1; no output norm": "normalise=W1 output_norm=false",
+        **{f"field width {width}": f"field_width={width}" for width in (c.field_width // 2, 2 * c.field_width)},
+        **{f"{total - k} + {k} blocks": f"depth={total - k} field_depth={k}" for k in (2, 3)},
+    }
+    return [Arm(name, model) for name, model in changes.items()]
 
 
 def pixels(scale: Scale, timed: Callable) -> list[Arm]:
     "Noisy pixels into the field or not, and tokens narrower than the patch has values."
     arms, patch = [], 8
     values = scale.shape(Arm("")).channels * patch ** 2
-    for width in (values // 2, values, 2 * values):
+    kinds = {"field": "", "field without pixels": "noisy_pixels=false", "linear": "head=linear"}
+    for width, (kind, change) in product((values // 2, values, 2 * values), kinds.items()):
         as_preset = (patch, width) == (scale.patch, PRESETS[scale.preset].config.width)
         model = "" if as_preset else f"patch={patch} width={width}"
-        arms.append(Arm(f"field, width {width}", model))
-        arms.append(Arm(f"field without pixels, width {width}", f"{model} noisy_pixels=false".strip()))
-        arms.append(Arm(f"linear, width {width}", f"{model} head=linear".strip()))
+        arms.append(Arm(f"{kind}, width {width}", f"{model} {change}".strip()))
     return arms
 
 
@@ -115,19 +113,10 @@ TRAINED = {make.__name__: make for make in (heads, encodings, shape, pixels, ali
 
 # --- studies of the shipped models: a seed is a set of noises ---
 
-def row(arm: str, seed: int, model: PixNerd, **found) -> dict:
+def row(arm: str, seed: int, model: PixNerd, found: dict) -> dict:
     "A line of the results, as `run_study` gives them for arms that train."
     mark = {"step": 0, **{name: float(f"{value:.5g}") for name, value in found.items()}}
     return {"arm": arm, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": [mark]}
-
-
-def draw_digits(model: PixNerd, labels: torch.Tensor, settings: SamplerSettings, size: int | None = None):
-    "One image a label, the i-th from noise number i."
-    images = []
-    for numbers in torch.arange(len(labels)).split(50 if size else 100):
-        cond = labels[numbers]
-        images.append(draw_batch(model, numbers.tolist(), cond, torch.full_like(cond, 10), settings, size))
-    return torch.cat(images)
 
 
 def at_most(settings: SamplerSettings, evaluations: int) -> SamplerSettings:
@@ -138,94 +127,75 @@ def at_most(settings: SamplerSettings, evaluations: int) -> SamplerSettings:
 
 def guidance_arms() -> dict[str, SamplerSettings]:
     "Guidance scales and intervals."
-    base = SamplerSettings(steps=25)
-    arms = {"no guidance": base}
+    arms = {"no guidance": SamplerSettings(steps=25)}
     for scale, (low, high) in product((1.5, 2., 3., 4.), ((0., 1.), (.1, 1.), (.3, 1.), (0., .7))):
-        name = f"scale {scale:g} on {low:g} to {high:g}"
-        arms[name] = replace(base, guidance_scale=scale, guidance_interval=(low, high))
+        changed = replace(arms["no guidance"], guidance_scale=scale, guidance_interval=(low, high))
+        arms[f"scale {scale:g} on {low:g} to {high:g}"] = changed
     return arms
 
 
-def solver_arms(group: str) -> tuple[dict[str, SamplerSettings], SamplerSettings]:
-    "Solvers by evaluations, and the settings fine enough to measure their distance to."
-    if group == "plain": solvers, ending, guidance = labelled_solvers(), "", {}
-    else:
-        solvers = {name: labelled_solvers()[name] for name in ("Euler", "Adams 2", "Adams 4")}
+def solver_arms(strong: bool) -> dict[str, SamplerSettings]:
+    "Solvers by evaluations, without guidance or with much of it."
+    solvers, ending, guidance = labelled_solvers(), "", {}
+    if strong:
+        solvers = {name: solvers[name] for name in ("Euler", "Adams 2", "Adams 4")}
         ending, guidance = ", scale 3.5", {"guidance_scale": 3.5, "guidance_interval": (.1, 1.)}
-    arms = {}
-    for (name, solver), evaluations in product(solvers.items(), (6, 12, 25)):
-        arms[f"{name}, {evaluations} evaluations{ending}"] = replace(at_most(solver, evaluations), **guidance)
-    return arms, SamplerSettings(method="heun", steps=60, **guidance)
+    return {f"{name}, {evaluations} evaluations{ending}": replace(at_most(solver, evaluations), **guidance)
+            for (name, solver), evaluations in product(solvers.items(), (6, 12, 25))}
 
 
 def solvers(group: str, seed: int, samples: int) -> list[dict]:
     "Digits by solver and evaluations, without guidance and with much of it; by guidance scale and interval."
-    model, labels = from_pretrained("digits"), torch.arange(samples) % 10
-    arms, fine = (guidance_arms(), None) if group == "interval" else solver_arms(group)
-    if fine: fine = draw_digits(model, labels, replace(fine, seed=seed))
-    rows = []
+    model, labels, rows = from_pretrained("digits"), torch.arange(samples) % 10, []
+
+    def draw(settings, **changes): return draw_images(model, labels.tolist(), replace(settings, seed=seed, **changes))
+
+    arms = guidance_arms() if group == "interval" else solver_arms(group == "strong")
+    if group != "interval":                                 # settings fine enough to measure the distance to
+        fine = draw(next(iter(arms.values())), method="heun", steps=60)
     for name, settings in arms.items():
-        images = draw_digits(model, labels, replace(settings, seed=seed))
+        images = draw(settings)
         found = evaluate_digits(images, labels) | fidelity_digits(images)
-        if fine is not None and settings.method != "sde":
+        if group != "interval" and settings.method != "sde":
             found["distance"] = (images - fine).square().mean().sqrt().item()
-        rows.append(row(name, seed, model, **found))
+        rows.append(row(name, seed, model, found))
     return rows
-
-
-class Judge:
-    "What pictures of any size are worth: a shipped model's samples, enlarged ones, and real ones."
-
-    def __init__(self, name: str, seed: int, samples: int):
-        self.name, self.seed, self.samples, self.model = name, seed, samples, from_pretrained(name)
-        self.side, self.labels = self.model.config.image_size, torch.arange(samples) % 10
-        if name == "scenes": self.prompts = scene_prompts(samples // 6, "held-out", seed)
-
-    def draw(self, model: PixNerd, size: int) -> torch.Tensor:
-        "Samples of a model with other weights or another configuration, at any size."
-        if self.name == "digits": return draw_digits(model, self.labels, replace(RECOMMENDED, seed=self.seed), size)
-        painter = TextSampler(model, encoder_of(self.model), replace(RECOMMENDED_TEXT, seed=self.seed), size)
-        texts = [text for some in self.prompts.values() for text in some]
-        numbers = range(len(texts))
-        return torch.cat([painter(texts[i:i + 50], numbers[i:i + 50]) for i in range(0, len(texts), 50)])
-
-    def worth(self, images: torch.Tensor) -> dict[str, float]:
-        "Seams, and power at more cycles than the trained size can hold."
-        grid = (self.side // self.model.config.patch,) * 2
-        return {"seams": seam_meter(images, grid), "detail": radial_power(images)[1][self.side // 2 + 1:].sum().item()}
-
-    def judge(self, images: torch.Tensor) -> dict[str, float]:
-        "The same, and how many show what was asked for."
-        if self.name == "digits": return {"accuracy": accuracy(images, self.labels), **self.worth(images)}
-        parts = images.split([len(some) for some in self.prompts.values()])
-        right = score_scenes(self.prompts, dict(zip(self.prompts, parts)), self.seed)["overall"]["rate"]
-        return {"accuracy": right, **self.worth(images)}
-
-    def real(self, size: int) -> torch.Tensor:
-        "Held-out images of a size."
-        held = load_data(self.name, "held-out", size)
-        chance = torch.Generator().manual_seed(self.seed)
-        which = torch.randperm(min(len(held), 2000), generator=chance)[:self.samples].tolist()
-        images = torch.stack([held[i].image for i in which])
-        return images if images.is_floating_point() else to_signed(images)
 
 
 def sizes(group: str, seed: int, samples: int) -> list[dict]:
     "A shipped model at one, two and four times its trained size: accuracy, seams, and detail."
-    judge, rows = Judge(group, seed, samples), []
+    model, labels, rows = from_pretrained(group), torch.arange(samples) % 10, []
+    side, prompts = model.config.image_size, scene_prompts(samples // 6, "held-out", seed)
+    texts = [text for some in prompts.values() for text in some]
 
-    def add(what: str, found: dict): rows.append(row(f"{group}, {size} px, {what}", seed, judge.model, **found))
+    def draw(off_grid, size):
+        changed = model.with_config(off_grid=off_grid)
+        if group == "digits": return draw_images(changed, labels.tolist(), replace(RECOMMENDED, seed=seed), 50, size)
+        painter = TextSampler(changed, encoder_of(model), replace(RECOMMENDED_TEXT, seed=seed), size)
+        return torch.cat([painter(texts[i:i + 50], range(i, len(texts[:i + 50]))) for i in range(0, len(texts), 50)])
 
-    for times in (1, 2, 4):
-        size = judge.side * times
+    def right(images):                                      # how many show what was asked for
+        if group == "digits": return accuracy(images, labels)
+        parts = dict(zip(prompts, images.split([len(some) for some in prompts.values()])))
+        return score_scenes(prompts, parts, seed)["overall"]["rate"]
+
+    def add(what, images, asked=True):
+        found = {"accuracy": right(images)} if asked else {}
+        found["seams"] = seam_meter(images, (side // model.config.patch,) * 2)
+        # power at more cycles than the trained size can hold
+        found["detail"] = radial_power(images)[1][side // 2 + 1:].sum().item()
+        rows.append(row(f"{group}, {size} px, {what}", seed, model, found))
+
+    for size in (side, 2 * side, 4 * side):
         for off_grid in ("evaluate", "interpolate"):
-            images = judge.draw(judge.model.with_config(off_grid=off_grid), size)
-            add(f"{off_grid}d", judge.judge(images))
-        if times == 1: small = images
-        else:
-            larger = interpolate(small, size=(size, size), mode="bicubic", antialias=True)
-            add("enlarged", judge.judge(larger.clamp(-1, 1)))
-        add("real", judge.worth(judge.real(size)))
+            images = draw(off_grid, size)
+            add(f"{off_grid}d", images)
+        if size == side: small = images
+        else: add("enlarged", interpolate(small, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1))
+        held = load_data(group, "held-out", size)
+        which = torch.randperm(min(len(held), 2000), generator=torch.Generator().manual_seed(seed))[:samples]
+        real = collate([held[i] for i in which.tolist()]).images
+        add("real", real if real.is_floating_point() else to_signed(real), asked=False)
     return rows
 
 
@@ -236,14 +206,19 @@ MEASURED = {"solvers": (solvers, ("plain", "strong", "interval"), 200), "sizes":
 def measure_part(name: str, group: str, seed: int, samples: int, folder: Path) -> list[dict]:
     "One part of such a study with one seed, on one thread, or what an earlier call found."
     torch.set_num_threads(1)
-    path = folder/f"{name}-{group}-{seed}-{samples}.json"
-    if not path.is_file():
-        found = MEASURED[name][0](group, seed, samples)
-        write_whole(path, lambda new: new.write_text(json.dumps(found) + "\n"))
-    return json.loads(path.read_text())
+    work = partial(MEASURED[name][0], group, seed, samples)
+    return keep(folder/f"{name}-{group}-{seed}-{samples}.json", work)
 
 
 # --- the command ---
+
+def at_least(least: int) -> Callable[[str], int]:
+    "What reads such a number from the command line."
+    def number(text):
+        if int(text) < least: raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+    return number
+
 
 def parse(arguments=None) -> argparse.Namespace:
     every = [*TRAINED, *MEASURED]
@@ -251,19 +226,16 @@ def parse(arguments=None) -> argparse.Namespace:
     named = f"{', '.join(every)} or all"
     parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY", help=named)
     parser.add_argument("--scale", choices=SCALES, default="digits", help="data and budget of the studies that train")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; above 1 each has one thread")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="how many")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time; above 1 each has one thread")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--runs", type=Path, default=ROOT/"runs"/"studies", help="where single runs are kept")
     parser.add_argument("--out", type=Path, default=ROOT/"nbs"/"results", help="folder of the results")
-    for name in ("steps", "batch", "samples"):
-        parser.add_argument(f"--{name}", type=int, help=f"{name} instead of the scale's, to try things out")
+    for name, least in {"steps": 1, "batch": 1, "samples": 0}.items():
+        told = f"{name} instead of the scale's, to try things out"
+        parser.add_argument(f"--{name}", type=at_least(least), help=told)
     parser.add_argument("--data", help="data instead of the scale's: a folder of class folders, to try things out")
     given = parser.parse_args(arguments)
-    for name, least in {"seeds": 1, "jobs": 1, "steps": 1, "batch": 1, "samples": 0}.items():
-        value = getattr(given, name)
-        if value is None or value >= least: continue
-        parser.error(f"argument --{name}: must be at least {least}, got {value}")
     if "all" in given.studies: given.studies = every
     small = [name for name in given.studies if name in MEASURED]
     if given.scale != "digits" and small:
@@ -283,9 +255,8 @@ def write_results(given: argparse.Namespace, name: str, rows: list[dict], **abou
         made_by["threads"] = 1
     command = f"python tools/measure studies {name}{options}"
     record = {"command": command, "seeds": list(range(given.seeds)), **about, "made_by": made_by}
-    text = json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n"
     out = given.out/f"{name}{ending}.json"
-    write_whole(out, lambda path: path.write_text(text))
+    write_whole(out, json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n")
     print(out)
 
 
@@ -293,23 +264,19 @@ def train_all(given: argparse.Namespace, names: list[str]) -> None:
     "Studies that train."
     asked = {name: getattr(given, name) for name in ("steps", "batch", "samples", "data")}
     scale = replace(SCALES[given.scale], **{name: value for name, value in asked.items() if value is not None})
-    times = {}
+    seeds, times = range(given.seeds), {}
 
     def timed(name: str, field: Arm, twin: Arm) -> float:
         "Steps of the second arm in the time of one of the first; measured once, and kept."
-        path = given.runs/f"time-{given.scale}-{name.replace(' ', '-')}.json"
-        if not path.is_file():
-            threads = torch.get_num_threads()
-            if given.jobs > 1: torch.set_num_threads(1)     # as the runs will have it
-            found = time_arms(scale, (field, twin), given.runs/"timing", device=given.device)
-            torch.set_num_threads(threads)
-            write_whole(path, lambda new: new.write_text(json.dumps(found) + "\n"))
-        times[name] = json.loads(path.read_text())
+        threads = torch.get_num_threads()
+        if given.jobs > 1: torch.set_num_threads(1)         # as the runs will have it
+        work = partial(time_arms, scale, (field, twin), given.runs/"timing", device=given.device)
+        times[name] = keep(given.runs/f"time-{given.scale}-{name.replace(' ', '-')}.json", work)
+        torch.set_num_threads(threads)
         return times[name][twin.name]["ratio"]
 
     plans = {name: TRAINED[name](scale, timed) for name in names}
     once = {replace(arm, name=""): arm for plan in plans.values() for arm in plan}      # an arm that two studies share
-    seeds = range(given.seeds)
     with progress(len(once) * given.seeds, "studies", "run") as bar:
         for found in run_study(scale, list(once.values()), seeds, given.runs, given.jobs, given.device):
             bar.update()
@@ -325,8 +292,8 @@ def measure_all(given: argparse.Namespace, names: list[str]) -> None:
     samples = {name: given.samples or MEASURED[name][2] for name in names}
     parts = [(name, group, seed, samples[name], given.runs)
              for seed in range(given.seeds) for name in names for group in MEASURED[name][1]]
-    with progress(len(parts), "studies", "part") as bar, ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
-        for _ in as_completed([pool.submit(measure_part, *part) for part in parts]): bar.update()
+    with progress(len(parts), "studies", "part") as bar:
+        for _ in run_all(measure_part, parts, given.jobs): bar.update()
     weights = {model: fingerprint(from_pretrained(model)) for model in ("digits", "scenes")}
     for name in names:
         rows = [found for part in parts if part[0] == name for found in measure_part(*part)]
@@ -336,7 +303,5 @@ def measure_all(given: argparse.Namespace, names: list[str]) -> None:
 def main(arguments=None) -> None:
     given = parse(arguments)
     given.runs.mkdir(parents=True, exist_ok=True)
-    trained = [name for name in given.studies if name in TRAINED]
-    measured = [name for name in given.studies if name in MEASURED]
-    if trained: train_all(given, trained)
-    if measured: measure_all(given, measured)
+    for work, table in ((train_all, TRAINED), (measure_all, MEASURED)):
+        if names := [name for name in given.studies if name in table]: work(given, names)
