@@ -79,7 +79,7 @@ def is_vacant(
     "Whether a command may take a folder for its results."
     folder = Path(folder)
     if not folder.exists(): return True
-    return folder.is_dir() and all(p.name in _TRACES for p in folder.iterdir())
+    return folder.is_dir() and all(p.name in _TRACES or p.match(".*.tmp") for p in folder.iterdir())
 
 # %% ../nbs/00a_records.ipynb #1e800d69
 def cpu_name() -> str: # for example "AMD EPYC 9B14"
