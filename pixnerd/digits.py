@@ -16,18 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 # %% ../nbs/09_digits.ipynb #d7a768d2
-def _load_scans(
-) -> tuple[Tensor, Tensor]: # (1797, 8, 8) ink in [0, 1] in steps of 1/16, and (1797,) class ids
-    "The handwritten digits of scikit-learn (UCI ML repository), as they come."
+def _load_scans() -> tuple[Tensor, Tensor]:
+    "The scans of scikit-learn (UCI ML repository): (1797, 8, 8) ink in [0, 1] in steps of 1/16, (1797,) class ids."
     from sklearn.datasets import load_digits   # here, because importing scikit-learn takes seconds
     scans = load_digits()
     return torch.tensor(scans.images, dtype=torch.float32) / 16, torch.tensor(scans.target)
 
 # %% ../nbs/09_digits.ipynb #42a1ef33
-def _cubic(
-    scans:Tensor, # (B, 8, 8) values
-    size:int, # side of the result; a multiple of 8
-) -> Tensor: # (B, size, size)
+def _cubic(scans:Tensor, size:int) -> Tensor: # (B, 8, 8) -> (B, size, size)
     "Plain cubic interpolation."
     return F.interpolate(scans[:, None], (size, size), mode="bicubic", align_corners=False)[:, 0]
 
