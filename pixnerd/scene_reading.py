@@ -279,9 +279,7 @@ def read_scenes(
     return readings
 
 # %% ../nbs/14a_scene_reading.ipynb #864fa5fd
-def read_scene(
-    image:Tensor, # (3, S, S) float in [-1, 1], S at least 24; raises `ValueError` for anything else
-) -> Reading:
+def read_scene(image:Tensor) -> Reading: # (3, S, S) float in [-1, 1], S at least 24, else `ValueError`
     "Read one picture."
     if not isinstance(image, Tensor) or image.ndim != 3:
         got = tuple(getattr(image, "shape", ())) or type(image).__name__

@@ -37,12 +37,8 @@ SHAPES = {"circle": None, "square": _corners(4, 1.25, turn=45), "triangle": _cor
           "star": _corners(5, REACH, .6), "cross": np.array(_CROSS, np.float32)} # name -> corners
 
 # %% ../nbs/09a_scenes.ipynb #24318c79
-def distance(
-    shape:str, # one of `SHAPES`
-    x:np.ndarray, # (H, W) in radii, from the centre
-    y:np.ndarray, # (H, W)
-) -> np.ndarray: # (H, W) distance to the outline in radii, negative inside
-    "Signed distance to a shape of radius one."
+def distance(shape:str, x:np.ndarray, y:np.ndarray) -> np.ndarray: # (H, W), all in radii; negative inside
+    "Signed distance to the outline of one of `SHAPES`, of radius one."
     points = SHAPES[shape]
     if points is None: return np.hypot(x, y) - 1
     ax, ay = points.T[..., None, None]                                             # (edges, 1, 1)
@@ -114,7 +110,7 @@ def coverage_and_shadow(
     y:np.ndarray, # (H, 1)
     radius:float, # in parts of the picture's side
     angle:float, # degrees, clockwise
-    points:int, # from side to side of the picture
+    points:int, # from side to side
 ) -> tuple[np.ndarray, np.ndarray]: # (H, W) in [0, 1]: how much is covered, and the light that the shadow leaves
     "One object at points of a picture."
     c, s = np.float32(np.cos(np.radians(angle))), np.float32(np.sin(np.radians(angle)))
@@ -252,21 +248,14 @@ def _compose(chance:SceneRandom, groups:Sequence[Group], truth:Sequence[tuple], 
     return Scene(tuple(objects), tuple(groups), relation, skill, int(chance.draw() * len(GROUNDS)))
 
 # %% ../nbs/09a_scenes.ipynb #d465fd19
-def make_scene(
-    index:int, # which one
-    split:str="train", # "train" or "held-out"
-    seed:int=0, # another world of the same kind
-) -> Scene: # the same for the same arguments, anywhere
+def make_scene(index:int, split:str="train", seed:int=0) -> Scene: # the same for the same arguments, anywhere
     "One scene of the endless many."
     chance, skill = SceneRandom("scene", seed, split, index), SKILLS[index % len(SKILLS)]
     return _compose(chance, *_make_groups(chance, skill, PAIRS[split]), skill)
 
 # %% ../nbs/09a_scenes.ipynb #b59cf6f0
-def scene_from_caption(
-    text:str, # a caption; raises `ValueError` outside the grammar, or for more than there is room for
-    seed:int=0, # another scene of the same words
-) -> Scene: # what is not said is chosen at random
-    "One of the many scenes that a caption describes."
+def scene_from_caption(text:str, seed:int=0) -> Scene: # what is not said is chosen at random, by the seed
+    "One of the many scenes that a caption describes; `ValueError` outside the grammar, or without room."
     groups, relation = parse_caption(text)
     chance = SceneRandom("caption", seed, text)
     truth = [(g.colour or chance.pick(list(COLOURS)), g.size or chance.pick(list(SIZES))) for g in groups]
@@ -293,9 +282,6 @@ class Scenes(Dataset):
         return Example(draw_scene(scene, self.size).add_(1).mul_(127.5).round_().byte(), caption(scene))
 
 # %% ../nbs/09a_scenes.ipynb #027786da
-def load_scenes(
-    split:str="train", # "train" or "held-out"
-    size:int=64, # side of the pictures in pixels
-) -> Scenes: # pictures with captions; `.scene(i)` is the truth
+def load_scenes(split:str="train", size:int=64) -> Scenes: # `.scene(i)` is the truth about picture i
     "Drawn scenes with captions."
     return Scenes(split, size)
