@@ -38,8 +38,7 @@ class DataSource:
     preset:str|None=None # of `PRESETS`: what is trained on it where nobody names another
 
     def __post_init__(self):
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.preset is not None: PRESETS.pick(self.preset)
 
 # %% ../nbs/09e_data.ipynb #fde9b68d
 DATASETS = Table("data set", DataSource) # name -> `DataSource`
@@ -97,24 +96,19 @@ def load_data(
     return source(name, split, size)
 
 # %% ../nbs/09e_data.ipynb #9096d477
-def check_source(
-    name:str, # a name in `DATASETS`
-) -> None: # raises `ValueError` naming the data set, what its record says and what was found
-    "Load a data set and hold it to its record."
+def check_source(name:str) -> None: # raises `ValueError` naming the data set, what its record says and what was found
+    "Load a data set of `DATASETS` and hold it to its record."
     source = DATASETS[name]
+    shape, classes = (source.channels, source.size, source.size), len(source.names)
     for split in SPLITS:
         data = load_data(name, split, source.size)
         image, label, _ = data[0]
-        found = {"names": (source.names, tuple(data.names or ())), "channels": (source.channels, data.channels),
-                 "size": (source.size, data.size),
-                 "image": ((source.channels, source.size, source.size), tuple(image.shape))}
-        for what, (said, seen) in found.items():
+        right = isinstance(label, int) and 0 <= label < classes if classes else isinstance(label, str)
+        wanted = f"an id from 0 to {classes - 1}" if classes else "a caption"
+        for what, said, seen in [("names", source.names, tuple(data.names or ())),
+                                 ("channels", source.channels, data.channels), ("size", source.size, data.size),
+                                 ("image", shape, tuple(image.shape)), ("label", label if right else wanted, label)]:
             if said != seen: raise ValueError(f"data set {name!r}, {split}: {what} should be {said}, got {seen!r}")
-        if source.names: right = isinstance(label, int) and 0 <= label < len(source.names)
-        else: right = isinstance(label, str)
-        if not right:
-            wanted = f"an id from 0 to {len(source.names) - 1}" if source.names else "a caption"
-            raise ValueError(f"data set {name!r}, {split}: label should be {wanted}, got {label!r}")
 
 # %% ../nbs/09e_data.ipynb #16ab5130
 def batches(
@@ -123,19 +117,17 @@ def batches(
     seed:int, # decides the order of every epoch
     start:int=0, # first step: nothing before it is read (of a data set) or decoded (of a stream)
     process:int=0, # number of this process
-    processes:int=1, # how many processes learn together
+    processes:int=1,
     accumulate:int=1, # micro-batches a step, on each process
     workers:int=0, # processes (threads for a stream) that read ahead; 0: none
     pin:bool=False, # page-locked memory, for GPUs
 ) -> Iterator[Examples]: # this process's micro-batches, for ever; close it to end the workers; may raise `ValueError`
     "What every step learns from: the same whatever reads it."
-    least = {"batch": (batch, 1), "seed": (seed, 0), "start": (start, 0),
-             "processes": (processes, 1), "accumulate": (accumulate, 1), "workers": (workers, 0)}
-    for name, (value, low) in least.items():
-        if value < low: raise ValueError(f"{name} must be at least {low}, got {value}")
+    for name, value, least in [("batch", batch, 1), ("seed", seed, 0), ("start", start, 0),
+                               ("processes", processes, 1), ("accumulate", accumulate, 1), ("workers", workers, 0)]:
+        if value < least: raise ValueError(f"{name} must be at least {least}, got {value}")
     if not 0 <= process < processes: raise ValueError(f"process must be from 0 to {processes - 1}, got {process}")
-    parts = processes * accumulate
-    if batch % parts:
+    if batch % (parts := processes * accumulate):
         raise ValueError(f"batch must be a multiple of processes × accumulate = {processes} × {accumulate} = {parts}, "
                          f"got {batch}")
     spans = batch_spans(batch, start, process, processes, accumulate)
@@ -156,38 +148,33 @@ def class_ids(
         names = imagenet_names()
     known = {}
     for i, name in enumerate(names): known.setdefault(name.lower(), i)
+    def find(text): return _class_id(text, known, len(names) or count)
     ids = []
     for part in parts:
         low, dash, high = (side.strip() for side in part.partition("-"))
         if dash and low.isdecimal() and high.isdecimal() and part.lower() not in known:
-            first, last = (_class_id(side, known, len(names) or count) for side in (low, high))
+            first, last = find(low), find(high)
             if first > last: raise ValueError(f"classes must go upwards in a range, got {part!r}")
             ids += range(first, last + 1)
-        else: ids.append(_class_id(part, known, len(names) or count))
+        else: ids.append(find(part))
     return ids
 
 # %% ../nbs/09e_data.ipynb #4af43884
-def _class_id(
-    text:str, # a name, or an id
-    known:dict[str, int], # name in lower case -> id
-    count:int, # classes there are
-) -> int: # raises `ValueError` naming the nearest names, or the range of ids
-    "One class id."
-    numbered = bool(known) and all(name.isdecimal() for name in known)
+def _class_id(text:str, known:dict[str, int], count:int) -> int:
+    "One class id, from a name (`known` in lower case) or an id below `count`; `ValueError` naming the nearest names."
     if text.lower() in known: return known[text.lower()]
-    if text.isdecimal() and numbered:
-        found = next((i for name, i in known.items() if int(name) == int(text)), None)        # "7" for the folder "07"
-        if found is not None: return found
-    elif text.isdecimal() and int(text) < count: return int(text)
+    numbered = bool(known) and all(name.isdecimal() for name in known)
     near = [] if text.isdecimal() else get_close_matches(text.lower(), known, 3, .4)
-    what = f"one of {', '.join(known)}" if numbered else f"a name or an id from 0 to {count - 1}" if known else \
-        f"an id from 0 to {count - 1}"
+    if text.isdecimal() and numbered:
+        same = [i for name, i in known.items() if int(name) == int(text)]          # "7" for the folder "07"
+        if same: return same[0]
+    elif text.isdecimal() and int(text) < count: return int(text)
+    what = f"one of {', '.join(known)}" if numbered else f"{'a name or ' * bool(known)}an id from 0 to {count - 1}"
     raise ValueError(f"unknown class {text!r}: " + (f"did you mean {', '.join(near)}?" if near else f"must be {what}"))
 
 # %% ../nbs/09e_data.ipynb #a13f94dd
 @lru_cache(maxsize=1)
-def imagenet_names(
-) -> list[str]: # 1000 names, in the order of the class ids; raises `ValueError` without torchvision
+def imagenet_names() -> list[str]: # 1000, in the order of the class ids; raises `ValueError` without torchvision
     "The names of ImageNet's classes."
     try: from torchvision.models import ResNet18_Weights
     except ImportError: raise ValueError("ImageNet's class names come with torchvision, which is not installed: "
@@ -195,6 +182,5 @@ def imagenet_names(
     return ResNet18_Weights.DEFAULT.meta["categories"]
 
 # %% ../nbs/09e_data.ipynb #ad542971
-__getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"],
-                       {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed",
-                        "reason": "why_unreadable"})
+_RENAMED = {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed", "reason": "why_unreadable"}
+__getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"], _RENAMED)

@@ -16,34 +16,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 # %% ../nbs/09_digits.ipynb #d7a768d2
-def _load_scans(
-) -> tuple[Tensor, Tensor]: # (1797, 8, 8) ink in [0, 1] in steps of 1/16, and (1797,) class ids
-    "The handwritten digits of scikit-learn (UCI ML repository), as they come."
+def _load_scans() -> tuple[Tensor, Tensor]:
+    "The scans of scikit-learn (UCI ML repository): (1797, 8, 8) ink in [0, 1] in steps of 1/16, (1797,) class ids."
     from sklearn.datasets import load_digits   # here, because importing scikit-learn takes seconds
     scans = load_digits()
     return torch.tensor(scans.images, dtype=torch.float32) / 16, torch.tensor(scans.target)
 
 # %% ../nbs/09_digits.ipynb #42a1ef33
-def _cubic(
-    scans:Tensor, # (B, 8, 8) values
-    size:int, # side of the result; a multiple of 8
-) -> Tensor: # (B, size, size)
+def _cubic(scans:Tensor, size:int) -> Tensor: # (B, 8, 8) -> (B, size, size)
     "Plain cubic interpolation."
     return F.interpolate(scans[:, None], (size, size), mode="bicubic", align_corners=False)[:, 0]
 
 # %% ../nbs/09_digits.ipynb #d1f254d8
-def shrink(
-    images:Tensor, # (B, 1, S, S) in [-1, 1], S a multiple of 8; anything outside is clamped
-) -> Tensor: # (B, 8, 8) ink in [0, 1]
-    "Average each cell: back to the resolution of the scans."
+def shrink(images:Tensor) -> Tensor: # (B, 1, S, S) in [-1, 1], S a multiple of 8 -> (B, 8, 8) ink in [0, 1]
+    "Average each cell: back to the resolution of the scans. What is outside of [-1, 1] is clamped."
     return F.adaptive_avg_pool2d(((images + 1) / 2).clamp(0, 1), 8)[:, 0]
 
 # %% ../nbs/09_digits.ipynb #b5699904
-def enlarge(
-    scans:Tensor, # (B, 8, 8) ink in [0, 1]
-    size:int=32, # side of the result; a multiple of 8
-) -> Tensor: # (B, 1, size, size) in [-1, 1]; raises `ValueError` for other sizes
-    "Enlarge scans smoothly so that averaging each cell gives the scan back, up to clamping."
+def enlarge(scans:Tensor, size:int=32) -> Tensor: # (B, 8, 8) ink in [0, 1] -> (B, 1, size, size) in [-1, 1]
+    "Enlarge scans smoothly so that averaging each cell gives the scan back, up to clamping; may raise `ValueError`."
     if size < 8 or size % 8: raise ValueError(f"size must be a multiple of 8, got {size}")
     lines = _cubic(torch.eye(8)[:, :, None].expand(8, 8, 8).contiguous(), size)     # what each cell becomes
     back = F.adaptive_avg_pool2d(lines[:, None], 8)[:, 0, :, 0].T                   # A E, (8, 8)
@@ -75,10 +66,7 @@ class ImageSet(Dataset):
 # %% ../nbs/09_digits.ipynb #6a1c8b05
 SPLITS = ("train", "held-out")
 
-def load_digits(
-    split:str="train", # "train" or "held-out"
-    size:int=32, # side of the images, a multiple of 8
-) -> ImageSet: # one channel, ten classes
+def load_digits(split:str="train", size:int=32) -> ImageSet: # one channel, ten classes; size a multiple of 8
     "The handwritten digits, enlarged; every fifth scan of each class is held out."
     scans, labels = _load_scans()
     held = torch.zeros(len(labels), dtype=torch.bool)

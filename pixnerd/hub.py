@@ -23,28 +23,25 @@ from .images import HELD_OUT, ImageFiles, open_picture, read_first
 from .order import Examples, collate, derive_seed
 
 # %% ../nbs/09d_hub.ipynb #fb942893
-def _open_hub(
-    name:str, # "hub:OWNER/NAME", "stream:OWNER/NAME", with :CONFIG and #COLUMN at will; or a folder
-    split:str, # "train" or "held-out"
-    streaming:bool, # read as it goes, keep nothing
-): # the source, and None where it has this split, else whether every 20th row is wanted; raises `ValueError`
-    "Open a data set of the Hugging Face hub."
+def _open_hub(name:str, split:str, streaming:bool) -> tuple:
+    "A data set of the Hugging Face hub, and None where it has this split, else whether every 20th row is wanted."
     try: import datasets   # here, because it is optional, and importing it takes a second
     except ImportError:
         raise ValueError(f"data {name!r} needs the package datasets, which is not installed: "
                          f"pip install datasets") from None
-    path, config = os.path.expanduser(name.partition(":")[2].partition("#")[0]), None
-    if not os.path.exists(path): path, _, config = name.partition(":")[2].partition("#")[0].partition(":")
+    wanted, config = name.partition(":")[2].partition("#")[0], None
+    path = os.path.expanduser(wanted)
+    if not os.path.exists(path): path, _, config = wanted.partition(":")
     try: found = datasets.load_dataset(path, config or None, streaming=streaming)
     except Exception as error:                                                     # its own, the network's, the files'
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"data {name!r} cannot be loaded: {why}") from None
-    wanted = [s for s in (("train",) if split == "train" else HELD_OUT) if s in found]
-    divided = split != "train" or set(HELD_OUT) & set(found)
-    if wanted: return found[wanted[0]], None if divided else False
-    if "train" in found: return found["train"], split == "held-out"
-    if len(found) == 1: return next(iter(found.values())), split == "held-out"
-    raise ValueError(f"data {name!r} has no split train, but {', '.join(found)}")
+    held = next((s for s in HELD_OUT if s in found), None)
+    if split == "train" and split in found: return found["train"], None if held else False
+    if split != "train" and held: return found[held], None
+    if "train" not in found and len(found) > 1:
+        raise ValueError(f"data {name!r} has no split train, but {', '.join(found)}")
+    return found["train"] if "train" in found else next(iter(found.values())), split != "train"
 
 # %% ../nbs/09d_hub.ipynb #cdfcf814
 class _Columns(NamedTuple):
@@ -53,12 +50,21 @@ class _Columns(NamedTuple):
     label:str # column of class ids or captions
     names:list[str]|None # class names; None: captions
 
+    def where(self, row:dict) -> str|None: return (row[self.image] or {}).get("path")
+    def read(self, row:dict) -> tuple[Image.Image, int|str]:
+        "Picture and label of a row whose picture is not decoded; `ValueError` where one is missing."
+        picture, label = row[self.image] or {}, row[self.label]
+        if label in (None, -1, ""): raise ValueError("no label in this row")
+        data = picture.get("bytes")
+        if data is None and not picture.get("path"): raise ValueError("no picture in this row")
+        if data is None:
+            import fsspec   # comes with torch; opens local paths, and the hub's
+            with fsspec.open(picture["path"], "rb") as file: data = file.read()
+        return open_picture(data), " ".join(label.split()) if self.names is None else label
+
 # %% ../nbs/09d_hub.ipynb #9da38866
-def _find_columns(
-    features, # the columns of a Hugging Face data set, with their types
-    name:str, # what the user called it, perhaps with #COLUMN
-) -> _Columns: # raises `ValueError` listing the columns where it cannot tell which are meant
-    "Find the pictures and their labels in a table."
+def _find_columns(features, name:str) -> _Columns:
+    "Find the pictures and their labels in a Hugging Face table; a `ValueError` lists the columns."
     from datasets import ClassLabel, Image as HubImage, Value
     def kind(feature):
         if isinstance(feature, HubImage) or isinstance(feature, dict) and "bytes" in feature: return "picture"
@@ -82,40 +88,23 @@ def _find_columns(
     return _Columns(image, label, features[label].names if kinds[label] == "class" else None)
 
 # %% ../nbs/09d_hub.ipynb #a5110f01
-def _select(
-    source, # a Hugging Face data set
-    columns:_Columns, # what to keep
-): # the same with these two columns, pictures not decoded
-    "What an example needs of a table."
+def _select(source, name:str) -> tuple: # a Hugging Face data set, and what the user called it
+    "The two columns that an example needs, pictures not decoded; and which they are."
     from datasets import Image as HubImage
-    return source.select_columns([columns.image, columns.label]).cast_column(columns.image, HubImage(decode=False))
-
-# %% ../nbs/09d_hub.ipynb #c3c36639
-def _read_row(
-    row:dict, # of a Hugging Face data set, its picture not decoded
-    columns:_Columns, # where to look
-) -> tuple[Image.Image, int|str]: # picture and label; raises `ValueError` where one is missing
-    "Picture and label of a row."
-    picture, label = row[columns.image] or {}, row[columns.label]
-    if label is None or label == -1 or label == "": raise ValueError("no label in this row")
-    data = picture.get("bytes")
-    if data is None and not picture.get("path"): raise ValueError("no picture in this row")
-    if data is None:
-        import fsspec   # comes with torch; opens local paths, and the hub's
-        with fsspec.open(picture["path"], "rb") as file: data = file.read()
-    return open_picture(data), " ".join(label.split()) if columns.names is None else label
+    columns = _find_columns(source.features, name)
+    chosen = source.select_columns([columns.image, columns.label])
+    return chosen.cast_column(columns.image, HubImage(decode=False)), columns
 
 # %% ../nbs/09d_hub.ipynb #881bb365
 class Hub(ImageFiles):
-    "A data set of the Hugging Face hub, on this machine's disk."
+    "A data set of the Hugging Face hub, on this machine's disk; `ValueError` where it cannot be had, or used."
     def __init__(self,
         name:str, # "hub:OWNER/NAME", with :CONFIG and #COLUMN at will; or a folder instead of OWNER/NAME
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
-    ): # raises `ValueError` where it cannot be had, or has no columns that would do
+    ):
         source, held = _open_hub(name, split, streaming=False)
-        self.columns = _find_columns(source.features, name)
-        self.source = _select(source, self.columns)
+        self.source, self.columns = _select(source, name)
         if held is not None:
             self.source = self.source.select(np.flatnonzero((np.arange(len(source)) % 20 == 19) == held))
         if not len(self.source):
@@ -123,23 +112,22 @@ class Hub(ImageFiles):
         super().__init__(self.columns.names, size)
 
     def __len__(self) -> int: return len(self.source)
-    def where(self, i:int) -> str: return (self.source[i][self.columns.image] or {}).get("path") or f"row {i}"
-    def read(self, i:int) -> tuple[Image.Image, int|str]: return _read_row(self.source[i], self.columns)
+    def where(self, i:int) -> str: return self.columns.where(self.source[i]) or f"row {i}"
+    def read(self, i:int) -> tuple[Image.Image, int|str]: return self.columns.read(self.source[i])
 
 # %% ../nbs/09d_hub.ipynb #e4b1d8ac
 class Stream(IterableDataset):
-    "A data set of the Hugging Face hub, read as it goes."
+    "A data set of the Hugging Face hub, read as it goes; `ValueError` where it cannot be had, or used."
     channels, block = 3, 1000
     def __init__(self,
         name:str, # "stream:OWNER/NAME", with :CONFIG and #COLUMN at will; or a folder instead of OWNER/NAME
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
-    ): # raises `ValueError` where it cannot be had, or has no columns that would do
+    ):
         source, self.held = _open_hub(name, split, streaming=True)
         if source.features is None: source = source._resolve_features()           # from the first rows
-        self.columns = _find_columns(source.features, name)
+        self.source, self.columns = _select(source, name)
         self.name, self.size, self.count, self.names = name, size, None, self.columns.names
-        self.source = _select(source, self.columns)
 
     def rows(self,
         order:Iterable[int]|None=None, # of its files; None: as they are, as always where every 20th row is held out
@@ -171,8 +159,8 @@ class Stream(IterableDataset):
             self.count = at
             if position < at: epoch, position = epoch + 1, 0       # else the epoch ended before the position
 
-    def where(self, item:tuple[str, dict]) -> str: return (item[1][self.columns.image] or {}).get("path") or item[0]
-    def read(self, item:tuple[str, dict]) -> tuple[Image.Image, int|str]: return _read_row(item[1], self.columns)
+    def where(self, item:tuple[str, dict]) -> str: return self.columns.where(item[1]) or item[0]
+    def read(self, item:tuple[str, dict]) -> tuple[Image.Image, int|str]: return self.columns.read(item[1])
 
     def example(self, block:Sequence, k:int) -> Example:
         "The example at a place of a block; one that cannot be read is replaced by the next of its block."
@@ -184,7 +172,7 @@ class Stream(IterableDataset):
 
 # %% ../nbs/09d_hub.ipynb #94f45fc2
 def read_streamed(
-    data:Stream, # what to read
+    data:Stream,
     spans:Iterator[tuple[int, int]], # positions and lengths, from `batch_spans`
     seed:int, # decides the order
     workers:int, # threads that decode, and one more that reads; 0: none

@@ -11,7 +11,6 @@ import io
 import os
 import re
 import warnings
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -27,10 +26,7 @@ from .digits import Example
 # %% ../nbs/09b_images.ipynb #37e24f4b
 _MOST_PIXELS = 89_478_485 # Pillow's own bound: a picture with more is refused as a decompression bomb
 
-def crop_square(
-    image:Image.Image, # a picture of any size
-    size:int, # side of the square in pixels
-) -> Image.Image: # (size, size); raises `ValueError` for a picture so thin that enlarging it would fill the memory
+def crop_square(image:Image.Image, size:int) -> Image.Image: # (size, size); `ValueError` for one too thin to enlarge
     "ADM's centre crop: halve with boxes, shrink bicubically, cut the middle (guided-diffusion, image_datasets.py)."
     while min(image.size) >= 2 * size: image = image.resize(tuple(x // 2 for x in image.size), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -41,15 +37,13 @@ def crop_square(
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 # %% ../nbs/09b_images.ipynb #a9cb381c
-def _to_rgb(
-    image:Image.Image, # any mode: grey, palette, CMYK, 16 bits, transparent
-) -> Image.Image: # mode RGB; raises `ValueError` for 32-bit pixels, whose range nobody knows
-    "Eight bits of red, green and blue, on white where transparent."
-    if image.mode.startswith("I"):
+def _to_rgb(image:Image.Image) -> Image.Image:
+    "Eight bits of red, green and blue, on white where transparent; `ValueError` for 32-bit pixels of unknown range."
+    if image.mode[0] in "IF":
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535: raise ValueError("32-bit pixels of unknown range")
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit pixels of unknown range")
         return Image.fromarray((values // 256).astype(np.uint8)).convert("RGB")
-    if image.mode == "F": raise ValueError("32-bit pixels of unknown range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -64,10 +58,8 @@ def is_picture(path:str) -> bool:
     return os.path.splitext(path)[1].lower() in _SUFFIXES
 
 # %% ../nbs/09b_images.ipynb #64e6a084
-def open_picture(
-    source:str|Path|bytes, # a file, or a file's bytes
-) -> Image.Image: # mode RGB, upright, the first frame; raises whatever Pillow does, see `why_unreadable`
-    "Read a picture file."
+def open_picture(source:str|Path|bytes) -> Image.Image: # mode RGB, upright, the first frame
+    "Read a picture file, or a file's bytes; raises whatever Pillow does, see `why_unreadable`."
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")                   # of damaged metadata; a bomb becomes an error
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
@@ -76,9 +68,7 @@ def open_picture(
             return _to_rgb(ImageOps.exif_transpose(image))
 
 # %% ../nbs/09b_images.ipynb #1e858ea9
-def why_unreadable(
-    error:Exception, # what reading a picture raised
-) -> str: # a few words, the same on every machine
+def why_unreadable(error:Exception) -> str: # a few words, the same on every machine
     "Why a picture cannot be read."
     if isinstance(error, Image.UnidentifiedImageError): return "not a picture, or damaged at its beginning"
     if isinstance(error, Image.DecompressionBombError): return f"too large: more than twice {_MOST_PIXELS:,} pixels"
@@ -89,7 +79,7 @@ def why_unreadable(
 def read_first(
     source, # has `read(item)` and `where(item)`
     items:Iterable, # the wanted one, then what may stand in for it
-    size:int, # side of the example in pixels
+    size:int, # pixels
 ) -> Example: # with what was passed over; raises `ValueError` where the first thousand cannot be read
     "The first picture that can be read."
     skipped = []
@@ -100,8 +90,7 @@ def read_first(
         except Exception as error:                          # decoders of damaged files raise everything there is
             skipped.append((source.where(item), why_unreadable(error)))
         else: return Example(image.permute(2, 0, 1).contiguous(), label, tuple(skipped))
-    raise ValueError(f"none of {len(skipped)} pictures in a row can be read; "
-                     f"the first is {skipped[0][0]}: {skipped[0][1]}")
+    raise ValueError(f"none of {len(skipped)} pictures in a row can be read; the first is {': '.join(skipped[0])}")
 
 # %% ../nbs/09b_images.ipynb #383adcda
 class ImageFiles(Dataset):
@@ -110,8 +99,7 @@ class ImageFiles(Dataset):
     def __init__(self,
         names:Sequence[str]|None, # class names in the order of their ids; None: labels are captions
         size:int, # side of the examples in pixels
-    ):
-        self.names, self.size = names, size
+    ): self.names, self.size = names, size
 
     def read(self, i:int) -> tuple[Image.Image, int|str]: raise NotImplementedError("picture i, and its label")
     def where(self, i:int) -> str: return f"picture {i}"
@@ -122,15 +110,10 @@ class ImageFiles(Dataset):
 
 # %% ../nbs/09b_images.ipynb #17106c2f
 class PackedStrings(Sequence):
-    "Many short texts, kept in one array of bytes: worker processes share it as long as it lives."
-    def __init__(self,
-        texts:Iterable[str], # for example paths; whatever a file system calls a name is kept
-    ):
-        joined, ends = bytearray(), array("q", [0])
-        for text in texts:
-            joined += os.fsencode(text)
-            ends.append(len(joined))
-        self.bytes, self.ends = np.frombuffer(bytes(joined), np.uint8), np.array(ends)
+    "Many short texts, for example paths, in one array of bytes: worker processes share it as long as it lives."
+    def __init__(self, texts:Iterable[str]):
+        texts = [os.fsencode(text) for text in texts]       # whatever a file system calls a name is kept
+        self.bytes, self.ends = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
 
     def __len__(self) -> int: return len(self.ends) - 1
     def __getitem__(self, i:int) -> str:
@@ -139,7 +122,7 @@ class PackedStrings(Sequence):
 
 # %% ../nbs/09b_images.ipynb #e8b33b53
 def walk(
-    folder:str|Path, # where to look
+    folder:str|Path,
     above:tuple[str, ...]=(), # folders this one lies in, so that circles of links end
 ) -> Iterator[str]: # paths below the folder, in alphabetical order
     "Every file that is not hidden, through links."
@@ -147,16 +130,12 @@ def walk(
     if here in above: return
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         if entry.name.startswith("."): continue
-        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-            yield from (f"{entry.name}/{path}" for path in walk(entry.path, (*above, here)))
-        elif os.path.isfile(entry.path) or not os.path.exists(entry.path):     # links to nowhere are reported when read
-            yield entry.name
+        if os.path.isdir(entry.path): yield from (f"{entry.name}/{path}" for path in walk(entry.path, (*above, here)))
+        elif os.path.isfile(entry.path) or not os.path.exists(entry.path): yield entry.name    # or a link to nowhere
 
 # %% ../nbs/09b_images.ipynb #ce2bfefc
-def _find_pictures(
-    folder:Path, # where to look
-) -> tuple[list[str], int]: # paths of pictures below it, and how many have a caption; raises `ValueError` without any
-    "The pictures of a folder."
+def _find_pictures(folder:Path) -> tuple[list[str], int]: # raises `ValueError` where there are none
+    "The paths of pictures below a folder, and how many have a caption."
     files = list(walk(folder))
     pictures, texts = [p for p in files if is_picture(p)], {p[:-4] for p in files if p.lower().endswith(".txt")}
     if not pictures:
@@ -166,58 +145,43 @@ def _find_pictures(
     return pictures, sum(os.path.splitext(p)[0] in texts for p in pictures)
 
 # %% ../nbs/09b_images.ipynb #270fe26f
-def _by_number(
-    name:str, # of a class
-) -> tuple: # what to sort it by
+def _by_number(name:str) -> tuple: # a key to sort by
     "Numbers in a name by their size, everything else by the alphabet: a2 before a10."
     parts = re.split(r"([0-9]+)", name)
     return [(part if i % 2 == 0 else "", int(part) if i % 2 else 0) for i, part in enumerate(parts)], name
 
 # %% ../nbs/09b_images.ipynb #2c1a067a
-def _folders_in(
-    folder:str|Path, # where to look
-) -> list[str]: # names, numbers by size
-    "The folders that are not hidden."
-    found = (e.name for e in os.scandir(folder) if not e.name.startswith(".") and os.path.isdir(e.path))
-    return sorted(found, key=_by_number)
+def _folders_in(folder:str|Path) -> list[str]:
+    "The names of folders that are not hidden, numbers by size."
+    return sorted((p.name for p in Path(folder).iterdir() if not p.name.startswith(".") and p.is_dir()), key=_by_number)
 
 # %% ../nbs/09b_images.ipynb #47a60824
 HELD_OUT = ("held-out", "heldout", "held_out", "val", "valid", "validation", "test") # the first one found counts
 
-def _split_folder(
-    folder:Path, # what the user named
-    split:str, # "train" or "held-out"
-) -> tuple[Path, Path, bool]: # this split's images, the training images, and whether the folder itself divides them
-    "Find a split in a folder."
+def _split_folder(folder:Path, split:str) -> tuple[Path, Path, bool]:
+    "Where a split's images are, where the training images are, and whether the folder itself divides them."
     found = _folders_in(folder)
     if "train" not in found or set(found) - {"train", *HELD_OUT}: return folder, folder, False
     held = next((folder/name for name in HELD_OUT if name in found), None)
     return (held if held and split == "held-out" else folder/"train"), folder/"train", held is not None
 
 # %% ../nbs/09b_images.ipynb #0d4ca305
-def _label_by_folder(
-    folder:Path, # where the paths start
-    train:Path, # where the training images are: its folders give the classes their ids
-    paths:list[str], # of pictures
-) -> tuple[list[str], np.ndarray]: # class names, and a class id for each path; raises `ValueError` for other images
-    "Classes from folders."
+def _label_by_folder(folder:Path, train:Path, paths:list[str]) -> tuple[list[str], np.ndarray]:
+    "Class names, which are the training images' folders, and a class id for each path; `ValueError` for other images."
     names = [name for name in _folders_in(train) if any(map(is_picture, walk(train/name)))]
-    loose = [p for p in paths if "/" not in p]
     if not names: return [train.resolve().name], np.zeros(len(paths), np.int32)
-    if loose: raise ValueError(f"folder {str(folder)!r} holds images beside its class folders "
-                               f"({len(loose)}, for example {loose[0]}): move them into one of these, or away")
-    ids = {name: i for i, name in enumerate(names)}
-    strange = sorted({p.split("/")[0] for p in paths} - set(names))
-    if strange: raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
-    return names, np.array([ids[p.split("/")[0]] for p in paths], np.int32)
+    if loose := [p for p in paths if "/" not in p]:
+        raise ValueError(f"folder {str(folder)!r} holds images beside its class folders "
+                         f"({len(loose)}, for example {loose[0]}): move them into one of these, or away")
+    ids, classes = {name: i for i, name in enumerate(names)}, [p.split("/")[0] for p in paths]
+    if strange := sorted(set(classes) - set(names)):
+        raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
+    return names, np.array([ids[name] for name in classes], np.int32)
 
 # %% ../nbs/09b_images.ipynb #4616ec1e
-def _read_caption(
-    path:Path, # of a picture
-) -> str: # the text in the `.txt` beside it, on one line; raises `ValueError` where there is none
-    "The caption of a picture."
-    files = [path.with_suffix(suffix) for suffix in (".txt", ".TXT")]
-    found = next((p for p in files if p.is_file()), None)
+def _read_caption(path:Path) -> str: # on one line; raises `ValueError` where there is none
+    "The text in the `.txt` beside a picture."
+    found = next((p for suffix in (".txt", ".TXT") if (p := path.with_suffix(suffix)).is_file()), None)
     if not found: raise ValueError("no caption beside it")
     text = " ".join(found.read_text(encoding="utf-8-sig").split())
     if not text: raise ValueError("its caption is empty")
@@ -225,12 +189,12 @@ def _read_caption(
 
 # %% ../nbs/09b_images.ipynb #46964cf2
 class Folder(ImageFiles):
-    "A folder of images: in class folders, or with captions beside them."
+    "A folder of images, in class folders or with captions beside them; `ValueError` says what else was found."
     def __init__(self,
-        folder:str|Path, # where the images are
+        folder:str|Path,
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
-    ): # raises `ValueError` where nothing can be made of the folder, saying what was found
+    ):
         self.folder, train, divided = _split_folder(Path(folder).expanduser(), split)
         paths, captioned = _find_pictures(self.folder)
         if 0 < captioned < len(paths) / 2:

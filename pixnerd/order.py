@@ -24,7 +24,7 @@ from .digits import Example
 # %% ../nbs/09c_order.ipynb #3253d095
 def derive_seed(
     *numbers:int, # for example a seed, a step and a process number; not negative
-) -> int: # a seed for a generator
+) -> int:
     "One seed from several numbers, so that nearby numbers give unrelated streams (numpy's SeedSequence)."
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
@@ -74,20 +74,14 @@ class Examples(NamedTuple):
     skipped:tuple[tuple[str, str], ...]=() # (path, reason) of each unreadable picture that was passed over
 
 # %% ../nbs/09c_order.ipynb #e855bf75
-def collate(
-    examples:Sequence[Example], # of one size and kind
-) -> Examples: # the same, stacked
-    "Examples to a batch."
-    labels = [e.label for e in examples]
-    skipped = tuple(pair for e in examples for pair in e.skipped)
-    labels = labels if isinstance(labels[0], str) else torch.tensor(labels)
-    return Examples(torch.stack([e.image for e in examples]), labels, skipped)
+def collate(examples:Sequence[Example]) -> Examples:
+    "Examples of one size and kind to a batch."
+    images, labels, skipped = zip(*examples)
+    labels = list(labels) if isinstance(labels[0], str) else torch.tensor(labels)
+    return Examples(torch.stack(images), labels, sum(skipped, ()))
 
 # %% ../nbs/09c_order.ipynb #4f1b9c74
-def _exit_with_parent(
-    parent:int, # process id of the run; 0: whatever is the parent now
-    worker:int, # number of this worker, which torch passes
-) -> None:
+def _exit_with_parent(parent:int, worker:int) -> None: # process id of the run, 0: the parent's; torch passes the worker
     "End this worker process when its parent is gone, however early that happens."
     parent = parent or os.getppid()
     def watch():

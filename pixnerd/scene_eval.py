@@ -29,20 +29,13 @@ class Verdict(NamedTuple):
     reason:str # one of `REASONS`, or "" where it is right
 
 # %% ../nbs/15_scene_eval.ipynb #743fcd28
-def _fits(
-    thing:SceneObject, # what was read
-    group:Group, # what is asked for
-    ignore:str="", # "shape", "colour" or "size": any will do
-) -> bool: # whether it is one of the group
+def _fits(thing:SceneObject, group:Group, ignore:str="") -> bool: # "shape", "colour" or "size": any will do
     "Whether a thing is what a group asks for."
     asked = [what for what in ("shape", "colour", "size") if what != ignore]
     return all(getattr(group, what) in ("", getattr(thing, what)) for what in asked)
 
 # %% ../nbs/15_scene_eval.ipynb #d4f55d9c
-def _find_fault(
-    group:Group, # what is asked for
-    things:Sequence[SceneObject], # what there is, without what another group has asked for
-) -> str: # one of `REASONS` but "position", or "" where there are as many as are asked for
+def _find_fault(group:Group, things:Sequence[SceneObject]) -> str: # one of `REASONS` but "position", or ""
     "What is wrong with a group: if it would be right but for its colour, the colour; and so on."
     found = sum(_fits(t, group) for t in things)
     if found == group.count or found > group.count == 1: return ""
@@ -53,16 +46,11 @@ def _find_fault(
     return "colour" if any(t.shape == group.shape for t in things) else "missing"
 
 # %% ../nbs/15_scene_eval.ipynb #cbfdbadb
-def _is_placed(
-    first:Sequence[SceneObject], # the first group, or the only one; at least one
-    second:Sequence[SceneObject], # the second; none where there is one group
-    relation:str, # one of `RELATIONS` or `PLACES`, or ""
-) -> bool: # whether they lie as it says
-    "Whether groups are where they should be."
+def _is_placed(first:Sequence[SceneObject], second:Sequence[SceneObject], relation:str) -> bool:
+    "Whether two groups, or the only one (then `second` is empty), lie where a relation or place says."
     if relation in PLACES:
-        bounds = [b - .09 if .25 < b < .75 and i > 1 else b + .09 if .25 < b < .75 else b
-                  for i, b in enumerate(PLACES[relation])]                 # halfway to the next place
-        left, top, right, bottom = bounds
+        left, top, right, bottom = (b + side * .09 if .25 < b < .75 else b           # halfway to the next place
+                                    for b, side in zip(PLACES[relation], (1, 1, -1, -1)))
         return all(left < t.x < right and top < t.y < bottom for t in first)
     if relation in ("", "and"): return True
     def middle(some, what): return sum(getattr(t, what) for t in some) / len(some)
@@ -75,7 +63,7 @@ def _is_placed(
 def judge_scene(
     text:str, # a caption; raises `ValueError` outside the grammar, or where its two groups could be the same things
     things:Sequence[SceneObject], # what was read in its picture
-) -> Verdict: # right or wrong, and why
+) -> Verdict:
     "Whether things are what a caption says."
     if not isinstance(text, str): raise ValueError(f"caption must be text, got {text!r}")
     groups, relation = parse_caption(text)
@@ -128,20 +116,15 @@ def wilson(
     return max(0., (middle - half) / (1 + z * z / n)), min(1., (middle + half) / (1 + z * z / n))
 
 # %% ../nbs/15_scene_eval.ipynb #8ed22f50
-def _mean_rate(
-    rates:Sequence[Mapping[str, float]], # each with "rate", "low" and "high"; independent
-) -> dict[str, float]: # "rate", "low" and "high" of their mean
-    "The mean of rates and its interval (Zou and Donner, 2008)."
+def _mean_rate(rates:Sequence[Mapping[str, float]]) -> dict[str, float]: # "rate", "low" and "high", as of each
+    "The mean of independent rates and its interval (Zou and Donner, 2008)."
     n, mean = len(rates), sum(r["rate"] for r in rates) / len(rates)
     def reach(bound): return math.sqrt(sum((r[bound] - r["rate"]) ** 2 for r in rates)) / n
     return {"rate": mean, "low": max(0., mean - reach("low")), "high": min(1., mean + reach("high"))}
 
 # %% ../nbs/15_scene_eval.ipynb #deddf0e3
-def _derange(
-    prompts:Sequence[str], # at least 2; none of them more than half of all
-    seed:int=0, # another order
-) -> list[int]: # for each prompt the index of another with other words, each used once; may raise `ValueError`
-    "Deal prompts so that none keeps its words."
+def _derange(prompts:Sequence[str], seed:int=0) -> list[int]:
+    "For each prompt the index of another with other words, each used once; `ValueError` where that cannot be."
     words = list(dict.fromkeys(prompts))
     random.Random(seed).shuffle(words)
     most = max((prompts.count(w) for w in words), default=0)
@@ -153,11 +136,8 @@ def _derange(
     return [other[i] for i in range(len(prompts))]
 
 # %% ../nbs/15_scene_eval.ipynb #455a82be
-def _rate_skill(
-    prompts:Sequence[str], # n captions
-    readings:Sequence[Sequence[Reading]], # for each, what was read in its pictures
-) -> dict: # "rate", "low", "high", "prompts", and "faults": reason -> how many pictures
-    "The share of right pictures."
+def _rate_skill(prompts:Sequence[str], readings:Sequence[Sequence[Reading]]) -> dict: # of each prompt's pictures
+    'The share of right pictures: "rate", "low", "high", "prompts", and "faults": reason -> how many pictures.'
     verdicts = [[judge_scene(text, r.things) for r in some] for text, some in zip(prompts, readings)]
     rate = sum(sum(v.right for v in some) / len(some) for some in verdicts) / len(verdicts)
     low, high = wilson(rate, len(verdicts))
@@ -195,7 +175,7 @@ def score_scenes(
 def show_scores(
     results:Mapping[str, Mapping], # name -> what `score_scenes` gave; at least one, all of the same skills
     size:tuple[float, float]=(7.8, 2.7), # inches
-) -> Picture: # shown as a cell's last value
+) -> Picture:
     "Bars by skill with their intervals, and the control below each."
     if not results: raise ValueError("results must hold at least one score, got none")
     skills, wide = list(next(iter(results.values()))["skills"]), .8 / len(results)

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from .scenes import COLOURS, GROUNDS, REACH, SHAPES, SIZES, Scene, SceneObject, distance, rgb
+from .scenes import (
+    COLOURS, GROUNDS, REACH, SHAPES, SIZES, Scene, SceneObject, coverage_and_shadow, points_a_pixel, rgb)
 from .show import Picture, drawable, new_figure
 
 # %% ../nbs/14a_scene_reading.ipynb #bad44e09
@@ -36,11 +37,10 @@ _TURNS = (-15., -7.5, 0., 7.5, 15.) # degrees
 _BLURS = (0., .03) # standard deviations, in parts of the side: sharp, soft
 _SHADES = (.66, 1.05) # darkest and lightest that shadow and error make the ground
 _LARGE = .116 # radius from which an object is large
+_PALETTE = torch.from_numpy(rgb(*COLOURS.values()))[..., 0, 0] # (8, 3)
 
 # %% ../nbs/14a_scene_reading.ipynb #5c63e4e7
-def _find_ground(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-) -> Tensor: # (B, 3, S, 1) the colour of the ground in each row
+def _find_ground(pictures:Tensor) -> Tensor: # (B, 3, S, S) in [0, 1] -> (B, 3, S, 1), the ground's colour in each row
     "The ground of each picture: the nearest of `GROUNDS`, corrected by what is seen."
     size = pictures.shape[-1]
     t = (torch.arange(size) + .5) / size
@@ -65,19 +65,14 @@ def _find_ground(
     return ground
 
 # %% ../nbs/14a_scene_reading.ipynb #cd06de6e
-def _unmix(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-    ground:Tensor, # (B, 3, S, 1)
-    pull:float=.15, # weight of the usual shade
-    shade:float=.9, # the usual shade
-) -> tuple[Tensor, Tensor, Tensor]: # (B, 8, S, S) coverage by each colour and its cost, (B, S, S) cost of bare ground
-    "Explain each pixel by a colour over the ground."
-    colours = torch.from_numpy(rgb(*COLOURS.values()))[..., 0, 0]          # (8, 3)
-    pc = torch.einsum("bdhw,kd->bkhw", pictures, colours)                  # products of picture, colour and ground
+def _unmix(pictures:Tensor, ground:Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "Explain pixels by a colour over the ground: coverage and cost (B, 8, S, S), and the bare ground's cost (B, S, S)."
+    pull, shade = .15, .9                                                  # the usual shade, and its weight first
+    pc = torch.einsum("bdhw,kd->bkhw", pictures, _PALETTE)                 # products of picture, colour and ground
     pg = (pictures * ground).sum(1, keepdim=True)
     pp = pictures.square().sum(1, keepdim=True)
-    cc = colours.square().sum(1)[:, None, None]
-    cg = torch.einsum("bdhw,kd->bkhw", ground, colours)
+    cc = _PALETTE.square().sum(1)[:, None, None]
+    cg = torch.einsum("bdhw,kd->bkhw", ground, _PALETTE)
     gg = ground.square().sum(1, keepdim=True)
     a, b, d = cc + pull * shade ** 2, cg + pull * shade, gg + pull         # the normal equations' matrix
     cover = ((d * (pc + pull * shade ** 2) - b * (pg + pull * shade)) / (a * d - b * b)).clamp(0, 1.1)
@@ -88,27 +83,19 @@ def _unmix(
     return cover, cost, (pp - 2 * s * pg + s * s * gg)[:, 0]
 
 # %% ../nbs/14a_scene_reading.ipynb #db883d90
-def _average_around(
-    maps:Tensor, # (B, ..., S, S)
-) -> Tensor: # the same shape
+def _average_around(maps:Tensor) -> Tensor: # (B, ..., S, S), as the result
     "The mean over 3 × 3 neighbours."
     return F.avg_pool2d(F.pad(maps.flatten(0, -3)[None], [1] * 4, mode="replicate"), 3, 1)[0].view_as(maps)
 
 # %% ../nbs/14a_scene_reading.ipynb #461ff01f
-def _find_noise(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-) -> Tensor: # (B,) variance of a channel, .02 at most: what is noisier excuses nothing more
+def _find_noise(pictures:Tensor) -> Tensor: # (B,) variance of a channel, .02 at most: more excuses nothing more
     "How noisy pictures are: the median of what differs between neighbours, which shapes change in few places."
     change = pictures.diff(dim=2).diff(dim=3).square() / 4                       # of four independent values
     return (change.flatten(1).median(1).values / .4549).clamp(max=.02)           # a chi-square's median
 
 # %% ../nbs/14a_scene_reading.ipynb #1b75c857
-def _label_colours(
-    cost:Tensor, # (8, S, S) of each colour, averaged over neighbours
-    bare:Tensor, # (S, S) of the ground, averaged over neighbours
-    noise:float, # variance of a channel
-) -> Tensor: # (S, S) which colour, -1 for the ground
-    "Explain a picture by as few colours as it needs."
+def _label_colours(cost:Tensor, bare:Tensor, noise:float) -> Tensor: # (S, S) which colour, -1 for the ground
+    "Explain a picture by as few colours as it needs, from costs averaged over neighbours."
     left, label = bare.clone(), torch.full(bare.shape, -1)
     fee, least = .004 + 1.5 * noise, .00025 * bare.numel()
     for _ in range(len(cost)):
@@ -129,12 +116,8 @@ class _Spot(NamedTuple):
     around:np.ndarray # (S, S) bool, the pixels it must explain: these, and near ones that no other spot is nearer to
 
 # %% ../nbs/14a_scene_reading.ipynb #24e10d64
-def _find_spots(
-    picture:int, # which of the batch
-    label:Tensor, # (S, S) which colour, -1 for the ground
-    cover:Tensor, # (8, S, S) coverage by each colour
-) -> list[_Spot]: # no smaller than a fifth of the smallest object; none where there is hardly any ground
-    "The pieces of one colour in a picture."
+def _find_spots(picture:int, label:Tensor, cover:Tensor) -> list[_Spot]:
+    "The pieces of one colour in a picture, from a fifth of the smallest object; none where there is hardly any ground."
     if (label < 0).float().mean() < .3: return []
     least, pieces = .2 * math.pi * (SIZES["small"][0] * len(label)) ** 2, []
     for k in label[label >= 0].unique().tolist():
@@ -156,35 +139,23 @@ class _Bank(NamedTuple):
     maps:tuple[Tensor, ...] # paint P, ground G, and P², PG, G²: (N, side²) each
 
 # %% ../nbs/14a_scene_reading.ipynb #c528b9df
-def _draw_maps(
-    shape:str, # one of `SHAPES`
-    radius:float, # in parts of the picture's side
-    turn:float, # degrees
-    size:int, # side of the picture in pixels
-    side:int, # of the window in pixels
-) -> tuple[np.ndarray, np.ndarray]: # paint and ground, (k², side, side) each: for offsets by parts of a pixel
-    "One shape as `draw_scene` would draw it, at all offsets within a pixel, across then down."
-    k = min(4, -(-96 // size))                                             # points a pixel, as there
+def _draw_maps(shape:str, radius:float, turn:float, size:int, side:int) -> tuple[np.ndarray, np.ndarray]:
+    "One shape's paint and ground, (k², side, side) each: at all offsets by parts of a pixel, across then down."
+    k = points_a_pixel(size)
     line = (np.arange((side + 1) * k, dtype=np.float32) + .5) / k - side / 2
     line = (line / (size * radius)).astype(np.float32)
-    x, y = line[None], line[:, None]
-    c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    d = distance(shape, c * x + s * y, c * y - s * x) * np.float32(radius)
-    covered = np.clip(.5 - d * (k * size), 0, 1)
-    shadow = 1 - .3 * np.clip(1 - np.maximum(d, 0) / .04, 0, 1) ** 2
+    covered, shadow = coverage_and_shadow(shape, line[None], line[:, None], radius, turn, k * size)
     def offsets(points):
         cut = [points[i:i + side * k, j:j + side * k] for i in range(k) for j in range(k)]
         return np.stack([v.reshape(side, k, side, k).mean((1, 3)) for v in cut])
-    paint, bare = offsets(covered), offsets(shadow)
-    return paint * offsets(np.broadcast_to(1 - .09 * y, d.shape)), (1 - paint) * bare
+    paint, light = offsets(covered), np.broadcast_to(1 - .09 * line[:, None], covered.shape)
+    return paint * offsets(light), (1 - paint) * offsets(shadow)
 
 # %% ../nbs/14a_scene_reading.ipynb #ffdeeb78
 @lru_cache(maxsize=3)
-def _make_bank(
-    size:int, # side of the picture in pixels
-) -> _Bank: # 60 to 120 MB; the last three are kept
+def _make_bank(size:int) -> _Bank: # for pictures of a size: 60 to 120 MB; the last three are kept
     "Every shape at every radius, turn and offset, sharp and soft."
-    side, k = 2 * math.ceil((REACH * _RADII[-1] + .02) * size) + 2, min(4, -(-96 // size))
+    side, k = 2 * math.ceil((REACH * _RADII[-1] + .02) * size) + 2, points_a_pixel(size)
     kinds = [(shape, radius, turn) for shape, corners in SHAPES.items() for radius in _RADII
              for turn in ((0.,) if corners is None else _TURNS)]
     sharp = [np.concatenate(maps) for maps in zip(*(_draw_maps(*kind, size, side) for kind in kinds))]
@@ -197,13 +168,8 @@ def _make_bank(
     return _Bank(drawn, side, (p, g, p * p, p * g, g * g))
 
 # %% ../nbs/14a_scene_reading.ipynb #92cbe556
-def _cut_out(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-    ground:Tensor, # (B, 3, S, 1)
-    spots:Sequence[_Spot], # at least one
-    side:int, # of the window in pixels
-) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]]: # (N, 3, side, side) twice, (N, side, side), corners
-    "A window around each spot: picture, ground, weights, and its left top corner in pixels."
+def _cut_out(pictures:Tensor, ground:Tensor, spots:Sequence[_Spot], side:int) -> tuple:
+    "A window around each spot: picture and ground (N, 3, side, side), weights (N, side, side), left top corners."
     wide, corners, windows = [side] * 4, [], []
     seen, bare = F.pad(pictures, wide), F.pad(ground.expand_as(pictures), wide)
     for spot in spots:
@@ -216,14 +182,8 @@ def _cut_out(
     return *(torch.stack(v) for v in zip(*windows)), corners
 
 # %% ../nbs/14a_scene_reading.ipynb #bbac980f
-def _match_spots(
-    seen:Tensor, # (N, 3, side, side) windows
-    bare:Tensor, # (N, 3, side, side) the ground there
-    weight:Tensor, # (N, side, side) 1 where the spot must explain
-    colour:Tensor, # (N, 3) of the spots
-    bank:_Bank, # what to compare with
-) -> tuple[Tensor, Tensor]: # (N,) the drawing that explains each best, and its squared error
-    "The equation above, for all spots and drawings."
+def _match_spots(seen:Tensor, bare:Tensor, weight:Tensor, colour:Tensor, bank:_Bank) -> tuple[Tensor, Tensor]:
+    "The equation above, for windows of N spots in colours (N, 3): the best drawing of each, and its squared error."
     c = colour[..., None, None]
     def dot(a, b): return (weight * (a * b).sum(1)).flatten(1)
     terms = (-2 * dot(seen, c), -2 * dot(seen, bare), dot(c, c), 2 * dot(c, bare), dot(bare, bare))
@@ -232,18 +192,13 @@ def _match_spots(
     return least.indices, least.values
 
 # %% ../nbs/14a_scene_reading.ipynb #268c35ad
-def _explain_spots(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-    ground:Tensor, # (B, 3, S, 1)
-    noise:Tensor, # (B,) variance of a channel
-    spots:Sequence[_Spot], # of all pictures
-) -> list[tuple[SceneObject, float]]: # what each spot is, and the doubt about it
-    "The best drawing for each spot."
+def _explain_spots(pictures:Tensor, ground:Tensor, noise:Tensor, spots:Sequence[_Spot]) -> list[tuple]:
+    "What each spot is, a `SceneObject`, and the doubt about it."
     if not spots: return []
-    size, palette = pictures.shape[-1], torch.from_numpy(rgb(*COLOURS.values()))[..., 0, 0]
+    size = pictures.shape[-1]
     bank = _make_bank(size)
     seen, bare, weight, corners = _cut_out(pictures, ground, spots, bank.side)
-    colour = palette[[s.colour for s in spots]]
+    colour = _PALETTE[[s.colour for s in spots]]
     for _ in range(2):
         best, error = _match_spots(seen, bare, weight, colour, bank)
         p, g = (m[best].view(-1, 1, bank.side, bank.side) for m in bank.maps[:2])
@@ -253,7 +208,7 @@ def _explain_spots(
     contrast = (mine - bare[..., bank.side // 2, bank.side // 2]).square().sum(1).clamp(min=.02)
     unexplained = error - variance * (n + 2 * (2 * n).sqrt())
     doubts = (unexplained / (contrast * p.sum((1, 2, 3)))).clamp(min=0)
-    colours = [list(COLOURS)[k] for k in torch.cdist(mine, palette).argmin(1)]
+    colours = [list(COLOURS)[k] for k in torch.cdist(mine, _PALETTE).argmin(1)]
     found = []
     for i, name, (left, top), doubt in zip(best, colours, corners, doubts):
         shape, radius, turn, x, y = bank.drawn[i]
@@ -262,17 +217,14 @@ def _explain_spots(
     return found
 
 # %% ../nbs/14a_scene_reading.ipynb #7825e930
-def _split_spot(
-    spot:_Spot, # what no shape explains
-    parts:int, # how many it may be
-) -> list[_Spot]: # its pixels divided by the nearest of so many middles
-    "A spot as several."
+def _split_spot(spot:_Spot, parts:int) -> list[_Spot]:
+    "A spot as several: its pixels divided by the nearest of so many middles (k-means, from the farthest points)."
     places = np.argwhere(spot.inside).astype(np.float32)
-    middles = [places[np.square(places - places.mean(0)).sum(1).argmax()]]
-    while len(middles) < parts:
-        middles.append(places[np.min([np.square(places - m).sum(1) for m in middles], 0).argmax()])
+    def away(middle): return np.square(places - middle).sum(1)
+    middles = [places[away(places.mean(0)).argmax()]]
+    while len(middles) < parts: middles.append(places[np.min([away(m) for m in middles], 0).argmax()])
     for _ in range(8):
-        nearest = np.square(places[:, None] - np.array(middles)).sum(2).argmin(1)
+        nearest = np.argmin([away(m) for m in middles], 0)
         middles = [places[nearest == i].mean(0) if (nearest == i).any() else m for i, m in enumerate(middles)]
     y, x = np.mgrid[:len(spot.inside), :len(spot.inside)]
     owner = np.stack([(y - a) ** 2 + (x - b) ** 2 for a, b in middles]).argmin(0)
@@ -280,14 +232,8 @@ def _split_spot(
     return [_Spot(spot.picture, spot.colour, spot.inside & mine, spot.around & mine) for mine in shares]
 
 # %% ../nbs/14a_scene_reading.ipynb #1c8deeca
-def _explain_parts(
-    pictures:Tensor, # (B, 3, S, S) in [0, 1]
-    ground:Tensor, # (B, 3, S, 1)
-    noise:Tensor, # (B,) variance of a channel
-    spot:_Spot, # what one shape does not explain well
-    doubt:float, # how little
-) -> list[tuple[SceneObject, float]]: # two to four things and their doubts; none, if that explains it no better
-    "A spot as several things that touch."
+def _explain_parts(pictures:Tensor, ground:Tensor, noise:Tensor, spot:_Spot, doubt:float) -> list[tuple]:
+    "A spot as two to four things that touch, and their doubts; none, if that explains it no better."
     for parts in (2, 3, 4):
         found = _explain_spots(pictures, ground, noise, _split_spot(spot, parts))
         if len(found) != parts or len({t.shape for t, _ in found}) > 1: continue
@@ -296,10 +242,8 @@ def _explain_parts(
     return []
 
 # %% ../nbs/14a_scene_reading.ipynb #3a6e4ed4
-def _check_pictures(
-    images:Tensor, # anything
-) -> Tensor: # (B, 3, S, S) in [0, 1], S from 24 to 64; raises `ValueError` for anything else than (B, 3, S, S) floats
-    "Images as they are read."
+def _check_pictures(images:Tensor) -> Tensor: # (B, 3, S, S) in [0, 1], S from 24 to 64
+    "Images as they are read; raises `ValueError` for anything else than (B, 3, S, S) finite floats."
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = getattr(images, "dtype", type(images).__name__)
         raise ValueError(f"images must be a float tensor in [-1, 1], got {kind}")
@@ -319,8 +263,8 @@ def read_scenes(
     pictures, readings = _check_pictures(images), []
     for some in pictures.split(batch) if len(pictures) else ():
         ground, noise = _find_ground(some), _find_noise(some)
-        cover, cost, bare = _unmix(some, ground)
-        cost, bare = _average_around(cost), _average_around(bare)
+        cover, *costs = _unmix(some, ground)
+        cost, bare = map(_average_around, costs)
         labels = [_label_colours(cost[i], bare[i], float(v)) for i, v in enumerate(noise)]
         spots = [spot for i, label in enumerate(labels) for spot in _find_spots(i, label, cover[i])]
         found = [[] for _ in some]
@@ -335,9 +279,7 @@ def read_scenes(
     return readings
 
 # %% ../nbs/14a_scene_reading.ipynb #864fa5fd
-def read_scene(
-    image:Tensor, # (3, S, S) float in [-1, 1], S at least 24; raises `ValueError` for anything else
-) -> Reading: # its things, the doubts about them, and smudges
+def read_scene(image:Tensor) -> Reading: # (3, S, S) float in [-1, 1], S at least 24, else `ValueError`
     "Read one picture."
     if not isinstance(image, Tensor) or image.ndim != 3:
         got = tuple(getattr(image, "shape", ())) or type(image).__name__
@@ -345,9 +287,7 @@ def read_scene(
     return read_scenes(image[None])[0]
 
 # %% ../nbs/14a_scene_reading.ipynb #dc4b04d1
-def _outline(
-    thing:SceneObject, # what was read
-) -> np.ndarray: # (N, 2) x and y, closed, in parts of the side
+def _outline(thing:SceneObject) -> np.ndarray: # (N, 2) x and y, closed, in parts of the side
     "The edge of a thing."
     points = SHAPES[thing.shape]
     if points is None:
@@ -358,9 +298,7 @@ def _outline(
     return thing.radius * points @ np.array([[c, s], [-s, c]]) + (thing.x, thing.y)
 
 # %% ../nbs/14a_scene_reading.ipynb #d6965d8f
-def _place_labels(
-    things:Sequence[SceneObject], # what is labelled
-) -> list[tuple[float, float]]: # middle of each label, in parts of the side
+def _place_labels(things:Sequence[SceneObject]) -> list[tuple[float, float]]: # middles, in parts of the side
     "Places for labels: below, above, beside or further off, the first that is free of labels and other things."
     placed = []
     def free(x, y, mine):
@@ -381,42 +319,37 @@ def show_readings(
     titles:Sequence[str]|None=None, # one for each image
     cols:int=4, # images across
     scale:float=2., # inches of one image
-) -> Picture: # shown as a cell's last value; raises `ValueError` as `read_scene` does
+) -> Picture: # raises `ValueError` as `read_scene` does
     "Images with outlines and names of what is read in them."
     if not len(images): raise ValueError("images must hold at least one picture, got none")
     from matplotlib.patches import Circle
     from matplotlib.patheffects import withStroke
-    rows = -(-len(images) // cols)
-    lines = max(t.count("\n") + 1 for t in titles) if titles and any(titles) else 0
+    rows, titles = -(-len(images) // cols), titles or [""] * len(images)
+    lines = max(t.count("\n") + 1 for t in titles) if any(titles) else 0
     halo = [withStroke(linewidth=2.4, foreground="white")]
     centred = dict(ha="center", va="center", path_effects=halo)
     with new_figure(rows, cols, (cols * scale, rows * (scale + .18 * lines))) as (picture, axes):
         for axis in axes.flat: axis.axis("off")
-        for axis, image, title in zip(axes.flat, images, titles or [""] * len(images)):
+        for axis, image, title in zip(axes.flat, images, titles):
             reading = read_scene(image)
             axis.imshow(drawable(image), extent=(0, 1, 1, 0))
             for t, (x, y) in zip(reading.things, _place_labels(reading.things)):
                 axis.plot(*_outline(t).T, color="black", linewidth=1.3, path_effects=halo)
                 axis.text(x, y, f"{t.size} {t.colour}\n{t.shape}", fontsize=6.5, linespacing=.95, **centred)
-            for x, y, doubt in reading.smudges:
+            for x, y, _ in reading.smudges:
                 ring = Circle((x, y), .17, fill=False, linestyle=":", linewidth=1.6, color="black", path_effects=halo)
                 axis.add_patch(ring)
                 axis.text(x, y, "?", fontsize=13, **centred)
-            axis.set(xlim=(0, 1), ylim=(1, 0))
-            axis.set_title(title)
+            axis.set(xlim=(0, 1), ylim=(1, 0), title=title)
     return picture
 
 # %% ../nbs/14a_scene_reading.ipynb #5f591cec
-def _pair_up(
-    truth:Sequence[SceneObject], # what is there
-    read:Sequence[SceneObject], # what was read
-    reach:float=.05, # how far apart the two may be, in parts of the side
-) -> list[tuple[SceneObject, SceneObject|None]]: # each true thing with the one that was read there
-    "Which reading is of which object: nearest pairs first."
+def _pair_up(truth:Sequence[SceneObject], read:Sequence[SceneObject]) -> list[tuple[SceneObject, SceneObject|None]]:
+    "Each true thing with the one that was read within .05 of it: nearest pairs first."
     near = sorted((math.hypot(t.x - r.x, t.y - r.y), i, j) for i, t in enumerate(truth) for j, r in enumerate(read))
     found = {}
     for apart, i, j in near:
-        if apart <= reach and i not in found and j not in found.values(): found[i] = j
+        if apart <= .05 and i not in found and j not in found.values(): found[i] = j
     return [(t, read[found[i]] if i in found else None) for i, t in enumerate(truth)]
 
 # %% ../nbs/14a_scene_reading.ipynb #e22dcc6e

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REACH', 'SHAPES', 'COLOURS', 'GROUNDS', 'SIZES', 'RELATIONS', 'PLACES', 'SKILLS', 'VOCABULARY', 'PAIRS', 'distance',
-           'SceneObject', 'Group', 'Scene', 'rgb', 'draw_scene', 'noun', 'caption', 'parse_caption', 'SceneRandom',
-           'make_scene', 'scene_from_caption', 'Scenes', 'load_scenes']
+           'SceneObject', 'Group', 'Scene', 'rgb', 'points_a_pixel', 'coverage_and_shadow', 'draw_scene', 'noun',
+           'caption', 'parse_caption', 'SceneRandom', 'make_scene', 'scene_from_caption', 'Scenes', 'load_scenes']
 
 # %% ../nbs/09a_scenes.ipynb #247f636e
 import math
@@ -16,19 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import ImageColor
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .digits import SPLITS, Example
 
 # %% ../nbs/09a_scenes.ipynb #8299e540
-def _corners(
-    points:int, # of a star, or of a regular polygon
-    outer:float, # distance of the points from the centre
-    inner:float|None=None, # distance of the notches; None: there are none
-    turn:float=0., # degrees
-) -> np.ndarray: # (points or 2 * points, 2) float32 x and y, the first point up
-    "A polygon around the origin."
+def _corners(points:int, outer:float, inner:float|None=None, turn:float=0.) -> np.ndarray: # float32 x and y, in radii
+    "A polygon around the origin, or a star with notches at `inner`: the first point up, then turned by degrees."
     reach = np.array([outer] if inner is None else [outer, inner])
     angles = np.radians(turn) + 2 * np.pi * np.arange(points * len(reach)) / (points * len(reach))
     return (np.tile(reach, points)[:, None] * np.stack([np.sin(angles), -np.cos(angles)], 1)).astype(np.float32)
@@ -41,12 +37,8 @@ SHAPES = {"circle": None, "square": _corners(4, 1.25, turn=45), "triangle": _cor
           "star": _corners(5, REACH, .6), "cross": np.array(_CROSS, np.float32)} # name -> corners
 
 # %% ../nbs/09a_scenes.ipynb #24318c79
-def distance(
-    shape:str, # one of `SHAPES`
-    x:np.ndarray, # (H, W) in radii, from the centre
-    y:np.ndarray, # (H, W)
-) -> np.ndarray: # (H, W) distance to the outline in radii, negative inside
-    "Signed distance to a shape of radius one."
+def distance(shape:str, x:np.ndarray, y:np.ndarray) -> np.ndarray: # (H, W), all in radii; negative inside
+    "Signed distance to the outline of one of `SHAPES`, of radius one."
     points = SHAPES[shape]
     if points is None: return np.hypot(x, y) - 1
     ax, ay = points.T[..., None, None]                                             # (edges, 1, 1)
@@ -100,42 +92,50 @@ SKILLS = ("single object", "two objects", "counting", # those of GenEval (Ghosh 
 
 # %% ../nbs/09a_scenes.ipynb #0a098e40
 @lru_cache(maxsize=64)
-def rgb(
-    *colours:str, # "#RRGGBB"
-) -> np.ndarray: # (n, 3, 1, 1) float32 in [0, 1]
+def rgb(*colours:str) -> np.ndarray: # "#RRGGBB" each -> (n, 3, 1, 1) float32 in [0, 1]
     "Colours as numbers."
-    return np.array([[int(c[i:i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours], np.float32)[..., None, None]
+    return np.array([ImageColor.getrgb(c) for c in colours], np.float32)[..., None, None] / 255
+
+# %% ../nbs/09a_scenes.ipynb #8cfc3d7b
+def points_a_pixel(size:int) -> int: # side of a picture in pixels -> 1 to 4, across and down
+    "How many points a pixel is the mean of."
+    return min(4, -(-96 // size))
+
+# %% ../nbs/09a_scenes.ipynb #c6311f6e
+_HALO = .04 # width of the soft shadow around an object, in parts of the picture's side
+
+def coverage_and_shadow(
+    shape:str, # one of `SHAPES`
+    x:np.ndarray, # (1, W) in radii, from the centre
+    y:np.ndarray, # (H, 1)
+    radius:float, # in parts of the picture's side
+    angle:float, # degrees, clockwise
+    points:int, # from side to side
+) -> tuple[np.ndarray, np.ndarray]: # (H, W) in [0, 1]: how much is covered, and the light that the shadow leaves
+    "One object at points of a picture."
+    c, s = np.float32(np.cos(np.radians(angle))), np.float32(np.sin(np.radians(angle)))
+    d = distance(shape, c * x + s * y, c * y - s * x) * np.float32(radius)
+    return np.clip(.5 - d * points, 0, 1), 1 - .3 * np.clip(1 - np.maximum(d, 0) / _HALO, 0, 1) ** 2
 
 # %% ../nbs/09a_scenes.ipynb #b8e8a192
-def _paint(
-    canvas:np.ndarray, # (3, S, S) float32 in [0, 1]; changed in place
-    thing:SceneObject, # what to add
-    halo:float=.04, # width of the soft shadow around it
-) -> None:
+def _paint(canvas:np.ndarray, thing:SceneObject) -> None: # (3, S, S) float32 in [0, 1]; changed in place
     "Draw one object, lit from above, with a soft shadow around it."
     size = canvas.shape[-1]
-    reach = REACH * thing.radius + halo
-    k = min(4, -(-96 // size))                             # points a pixel, across and down
+    reach, k = REACH * thing.radius + _HALO, points_a_pixel(size)
     def edge(place): return min(size, max(0, math.floor(place * size)))            # first or last pixel that is touched
     left, right = edge(thing.x - reach), edge(thing.x + reach + 1 / size)
     top, bottom = edge(thing.y - reach), edge(thing.y + reach + 1 / size)
     x = (((np.arange(left * k, right * k, dtype=np.float32) + .5) / (k * size) - thing.x) / thing.radius)[None]
     y = (((np.arange(top * k, bottom * k, dtype=np.float32) + .5) / (k * size) - thing.y) / thing.radius)[:, None]
-    c, s = np.float32(np.cos(np.radians(thing.angle))), np.float32(np.sin(np.radians(thing.angle)))
-    d = distance(thing.shape, c * x + s * y, c * y - s * x) * np.float32(thing.radius)
-    def pixels(values): return values.reshape(bottom - top, k, right - left, k).mean((1, 3))
-    covered = pixels(np.clip(.5 - d * (k * size), 0, 1))
-    shadow = pixels(1 - .3 * np.clip(1 - np.maximum(d, 0) / halo, 0, 1) ** 2)
+    masks = coverage_and_shadow(thing.shape, x, y, thing.radius, thing.angle, k * size)
+    covered, shadow = (m.reshape(bottom - top, k, right - left, k).mean((1, 3)) for m in masks)
     light = rgb(COLOURS[thing.colour])[0] * (1 - .09 * y.reshape(-1, k, 1).mean(1))
     part = canvas[:, top:bottom, left:right]
     part *= shadow
     part += covered * (np.minimum(light, 1) - part)
 
 # %% ../nbs/09a_scenes.ipynb #5929e8a6
-def draw_scene(
-    scene:Scene, # what to draw
-    size:int, # side of the picture in pixels, any
-) -> Tensor: # (3, size, size) float32 in [-1, 1]
+def draw_scene(scene:Scene, size:int) -> Tensor: # (3, size, size) float32 in [-1, 1], any size
     "The picture of a scene."
     top, bottom = rgb(*GROUNDS[scene.ground])
     down = ((np.arange(size, dtype=np.float32) + .5) / size)[None, :, None]
@@ -146,18 +146,14 @@ def draw_scene(
 # %% ../nbs/09a_scenes.ipynb #5ee083ba
 _NUMBERS = ("one", "two", "three", "four")
 
-def noun(
-    group:Group, # what to name
-) -> str: # for example "two small red circles"
+def noun(group:Group) -> str: # for example "two small red circles"
     "A group in words."
     words = [w for w in (group.size, group.colour, group.shape) if w]
     if group.count == 1: return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
     return " ".join([_NUMBERS[group.count - 1], *words]) + ("es" if group.shape.endswith("s") else "s")
 
 # %% ../nbs/09a_scenes.ipynb #9e8dcd98
-def caption(
-    scene:Scene, # what to describe
-) -> str: # for example "two small red circles left of a blue square"
+def caption(scene:Scene) -> str: # for example "two small red circles left of a blue square"
     "What a scene shows, as far as it is said."
     if len(scene.groups) > 1: return f" {scene.relation} ".join(noun(g) for g in scene.groups)
     return f"{noun(scene.groups[0])} {scene.relation}".strip()
@@ -168,10 +164,8 @@ VOCABULARY = tuple(sorted({"a", "an", *_NUMBERS[1:], *SIZES, *COLOURS, *SHAPES, 
                            *" ".join([*RELATIONS, *PLACES]).split()})) # every word a caption may hold
 
 # %% ../nbs/09a_scenes.ipynb #5e75c45c
-def parse_caption(
-    text:str, # a caption
-) -> tuple[tuple[Group, ...], str]: # its groups and relation or place, as in a `Scene`; may raise `ValueError`
-    "What a caption says."
+def parse_caption(text:str) -> tuple[tuple[Group, ...], str]: # groups, and relation or place; may raise `ValueError`
+    "What a caption says, as in a `Scene`."
     relation = next((r for r in (*RELATIONS, *PLACES) if f" {r} " in f" {text} "), "")
     groups = []
     for part in (text.split(f" {relation} ") if relation in RELATIONS else [text.removesuffix(relation).strip()]):
@@ -201,15 +195,11 @@ class SceneRandom:
 
     def pick(self, some:Sequence): return some[int(self.draw() * len(some))]
     def within(self, low:float, high:float) -> float: return low + (high - low) * self.draw()
-    def maybe(self, word:str, share:float=.5) -> str: return word if self.draw() < share else ""
+    def maybe(self, word:str, share:float) -> str: return word if self.draw() < share else ""
 
 # %% ../nbs/09a_scenes.ipynb #e4732274
-def _make_groups(
-    chance:SceneRandom, # decides
-    skill:str, # one of `SKILLS`
-    pairs:Sequence[tuple[str, str]], # (shape, colour) that may be shown
-) -> tuple[list[Group], list[tuple[str, str]], str]: # what is said, each group's true (colour, size), relation or place
-    "What a scene will show, and what its caption will say of it."
+def _make_groups(chance:SceneRandom, skill:str, pairs:Sequence[tuple[str, str]]) -> tuple:
+    "What a caption will say: its groups, the true (colour, size) of each, and the relation or place."
     twice = skill in ("two objects", "attribution") or skill == "position" and chance.draw() < .6
     chosen = [chance.pick(pairs)]
     if twice: chosen.append(chance.pick([p for p in pairs if p[0] != chosen[0][0] and p[1] != chosen[0][1]]))
@@ -225,13 +215,8 @@ def _make_groups(
     return groups, truth, "and" if twice else ""
 
 # %% ../nbs/09a_scenes.ipynb #65032ee2
-def _arrange(
-    chance:SceneRandom, # decides the rest
-    n:int, # how many objects
-    box:tuple[float, float, float, float], # left, top, right, bottom of where they may be
-    radius:float, # of the largest
-) -> list[tuple[float, float]]: # centres; no two objects overlap, nor leave the box; raises `ValueError` without room
-    "Places for the objects of a group."
+def _arrange(chance:SceneRandom, n:int, box:tuple[float, ...], radius:float) -> list[tuple[float, float]]:
+    "Centres of n objects that neither overlap nor leave a box (left, top, right, bottom); `ValueError` without room."
     room = REACH * radius + .005
     left, top, right, bottom = box
     fits = [(c, r) for c in (1, 2, 3) for r in (1, 2, 3)
@@ -245,14 +230,8 @@ def _arrange(
              top + r * height + chance.within(room, height - room)) for c, r in chosen]
 
 # %% ../nbs/09a_scenes.ipynb #be3a38b0
-def _compose(
-    chance:SceneRandom, # decides the rest
-    groups:Sequence[Group], # what is said
-    truth:Sequence[tuple[str, str]], # each group's colour and size
-    relation:str, # between the groups, or where the only one is
-    skill:str, # one of `SKILLS`, or ""
-) -> Scene:
-    "Place the objects of a scene, on a ground."
+def _compose(chance:SceneRandom, groups:Sequence[Group], truth:Sequence[tuple], relation:str, skill:str) -> Scene:
+    "Place objects on a ground: what is said of each group, and its true (colour, size)."
     boxes = [PLACES.get(relation, (.02, .02, .98, .98))]
     cut = chance.within(.44, .56)
     if len(groups) > 1:
@@ -269,21 +248,14 @@ def _compose(
     return Scene(tuple(objects), tuple(groups), relation, skill, int(chance.draw() * len(GROUNDS)))
 
 # %% ../nbs/09a_scenes.ipynb #d465fd19
-def make_scene(
-    index:int, # which one
-    split:str="train", # "train" or "held-out"
-    seed:int=0, # another world of the same kind
-) -> Scene: # the same for the same arguments, anywhere
+def make_scene(index:int, split:str="train", seed:int=0) -> Scene: # the same for the same arguments, anywhere
     "One scene of the endless many."
     chance, skill = SceneRandom("scene", seed, split, index), SKILLS[index % len(SKILLS)]
     return _compose(chance, *_make_groups(chance, skill, PAIRS[split]), skill)
 
 # %% ../nbs/09a_scenes.ipynb #b59cf6f0
-def scene_from_caption(
-    text:str, # a caption; raises `ValueError` outside the grammar, or for more than there is room for
-    seed:int=0, # another scene of the same words
-) -> Scene: # what is not said is chosen at random
-    "One of the many scenes that a caption describes."
+def scene_from_caption(text:str, seed:int=0) -> Scene: # what is not said is chosen at random, by the seed
+    "One of the many scenes that a caption describes; `ValueError` outside the grammar, or without room."
     groups, relation = parse_caption(text)
     chance = SceneRandom("caption", seed, text)
     truth = [(g.colour or chance.pick(list(COLOURS)), g.size or chance.pick(list(SIZES))) for g in groups]
@@ -297,15 +269,12 @@ class Scenes(Dataset):
         split:str="train", # "train" or "held-out": no (shape, colour) is in both
         size:int=64, # side of the pictures in pixels
         seed:int=0, # another world of the same kind
-        count:int|None=None, # how many; None: 50,000 to train on, 5,000 held out
-    ):
-        self.split, self.size, self.seed = split, size, seed
-        self.count = count or (50_000 if split == "train" else 5_000)
+    ): self.split, self.size, self.seed = split, size, seed
 
-    def __len__(self) -> int: return self.count
+    def __len__(self) -> int: return 50_000 if self.split == "train" else 5_000
     def scene(self, i:int) -> Scene:
         "The truth about picture i."
-        if not 0 <= i < self.count: raise IndexError(f"index must be from 0 to {self.count - 1}, got {i}")
+        if not 0 <= i < len(self): raise IndexError(f"index must be from 0 to {len(self) - 1}, got {i}")
         return make_scene(i, self.split, self.seed)
 
     def __getitem__(self, i:int) -> Example:
@@ -313,9 +282,6 @@ class Scenes(Dataset):
         return Example(draw_scene(scene, self.size).add_(1).mul_(127.5).round_().byte(), caption(scene))
 
 # %% ../nbs/09a_scenes.ipynb #027786da
-def load_scenes(
-    split:str="train", # "train" or "held-out"
-    size:int=64, # side of the pictures in pixels
-) -> Scenes: # pictures with captions; `.scene(i)` is the truth
+def load_scenes(split:str="train", size:int=64) -> Scenes: # `.scene(i)` is the truth about picture i
     "Drawn scenes with captions."
     return Scenes(split, size)

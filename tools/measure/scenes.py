@@ -1,16 +1,16 @@
 """Measure a text model on the drawn world, into nbs/results/scenes.json.
 
-Six skills on held-out and on training's compositions, each beside the shuffled-prompt control; by guidance scale, time shift,
-solver and steps, and size; and the first pictures that were wrong. About ten minutes on one CPU core.
+Six skills on held-out and on training's compositions, each beside the shuffled-prompt control; by guidance scale,
+time shift, solver and steps, and size; and the first pictures that were wrong. About ten minutes on one CPU core.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from pixnerd.checkpoints import from_pretrained
 from pixnerd.command import progress
@@ -26,9 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("table", "guidance", "time_shift", "adams", "euler", "size")
 
 
-@dataclass(frozen=True)
-class Job:
-    "One score: of some prompts, drawn with some settings at some size."
+class Job(NamedTuple):
+    "One score: of some prompts, drawn with some settings at some size. Jobs that agree from `suite` on are drawn once."
     group: str # where in the file it goes; "size, evaluated" belongs to "size"
     name: str # which of its group
     suite: str # the prompts: "held-out", "train", or "few"
@@ -36,33 +35,19 @@ class Job:
     size: int # pixels
     off_grid: str # what the fields are told between the trained pixels
 
-    @property
-    def key(self) -> tuple: return self.suite, self.settings, self.size, self.off_grid
-
 
 def make_jobs(settings: SamplerSettings, side: int, off_grid: str) -> list[Job]:
     "Everything that is measured. The usual settings are part of every sweep, and drawn once."
-    def sweep(group, field, values):
-        return [Job(group, str(v), "few", replace(settings, **{field: v}), side, off_grid) for v in values]
-    jobs = [Job("table", split, split, settings, side, off_grid) for split in ("held-out", "train")]
-    jobs += sweep("guidance", "guidance_scale", (1., 2., 3., 4., 6., 8.)) + sweep("time_shift", "time_shift", (1., 2., 3., 5.))
-    for method in ("adams", "euler"):
-        jobs += [replace(job, settings=replace(job.settings, method=method))
-                 for job in sweep(method, "steps", (4, 6, 10, 15, 25, 50))]
+    def job(group, name, suite="few", size=side, way=off_grid, **changes):
+        return Job(group, str(name), suite, replace(settings, **changes), size, way)
+    jobs = [job("table", split, split) for split in ("held-out", "train")]
+    jobs += [job("guidance", v, guidance_scale=v) for v in (1., 2., 3., 4., 6., 8.)]
+    jobs += [job("time_shift", v, time_shift=v) for v in (1., 2., 3., 5.)]
+    jobs += [job(way, n, method=way, steps=n) for way in ("adams", "euler") for n in (4, 6, 10, 15, 25, 50)]
     for way in (off_grid, *{"evaluate", "interpolate"} - {off_grid}):                        # as it ships first
         group = "size" if way == off_grid else f"size, {way}d"
-        jobs += [Job(group, f"{side * k} px", "few", settings, side * k, way) for k in (1, 2, 4)]
+        jobs += [job(group, f"{side * k} px", size=side * k, way=way) for k in (1, 2, 4)]
     return jobs
-
-
-def draw(painter: TextSampler, prompts: Mapping, drawn: Callable[[int], object]) -> dict[str, Tensor]:
-    "One picture a prompt; picture number i starts from noise (seed, i)."
-    texts = [text for some in prompts.values() for text in some]
-    images = []
-    for i in range(0, len(texts), 50):
-        images.append(painter(texts[i:i + 50], range(i, min(i + 50, len(texts)))))
-        drawn(len(images[-1]))
-    return dict(zip(prompts, torch.cat(images).split([len(some) for some in prompts.values()])))
 
 
 def failures(prompts: Mapping, images: Mapping, most: int = 3) -> list[dict]:
@@ -106,16 +91,19 @@ def main(arguments: list[str] | None = None) -> None:
         record = before
     record["made_by"] = provenance(device) | {"commit": source_commit()}
 
-    found = {}
-    todo = {job.key: job for job in jobs}
-    total = sum(len(texts) for job in todo.values() for texts in suites[job.suite].values())
-    with progress(total, "scenes", "image") as bar:
-        for key, job in todo.items():
-            painter = TextSampler(model.with_config(off_grid=job.off_grid), encode, job.settings, job.size)
-            images = draw(painter, suites[job.suite], bar.update)
-            found[key] = score_scenes(suites[job.suite], images, options.seed)
-            if job.suite == "held-out": record["failures"] = failures(suites[job.suite], images)
-    for job in jobs: record.setdefault(job.group, {})[job.name] = found[job.key]
+    found = {job[2:]: None for job in jobs}
+    with progress(sum(sum(map(len, suites[suite].values())) for suite, *_ in found), "scenes", "image") as bar:
+        for suite, sampling, size, off_grid in found:
+            paint, drawn = TextSampler(model.with_config(off_grid=off_grid), encode, sampling, size), []
+            texts = [text for some in suites[suite].values() for text in some]
+            for i in range(0, len(texts), 50):
+                some = texts[i:i + 50]
+                drawn.append(paint(some, range(i, i + len(some))))
+                bar.update(len(some))
+            images = dict(zip(suites[suite], torch.cat(drawn).split([len(some) for some in suites[suite].values()])))
+            found[suite, sampling, size, off_grid] = score_scenes(suites[suite], images, options.seed)
+            if suite == "held-out": record["failures"] = failures(suites[suite], images)
+    for job in jobs: record.setdefault(job.group, {})[job.name] = found[job[2:]]
     write_record(options.out, record)
 
     for group, results in record.items():
