@@ -24,12 +24,12 @@ def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:
     if captions and config.text and null is not None and not config.start_from:
         shape = shape.changed(num_classes=0, text_width=null.shape[1], text_tokens=null.shape[0],
                               text_depth=shape.text_depth or 2, text_encoder=config.text)
-    if bool(shape.text_width) != captions:
-        remedy = "" if shape.text_width else ": name a text encoder (text) to train a text model of this size"
-        kind = "text" if shape.text_width else "class"
-        raise ValueError(f"{name} is a {kind} model, and data {config.data} has {brings}{remedy}")
-    if captions and null is None:
-        raise ValueError("a text model needs an encoder for its captions: train(config, encode=...)")
+    if captions and not shape.text_width:
+        raise ValueError(f"{name} is a class model, and data {config.data} has captions: "
+                         "name a text encoder (text) to train a text model of this size")
+    if shape.text_width and not captions:
+        raise ValueError(f"{name} is a text model, and data {config.data} has classes")
+    if captions and null is None: raise ValueError("a text model needs an encoder: train(config, encode=...)")
     if captions and (shape.text_width != null.shape[1] or shape.text_tokens < null.shape[0]):
         raise ValueError(f"{name} reads at most {shape.text_tokens} text tokens of width {shape.text_width}, "
                          f"and the text encoder gives {null.shape[0]} of width {null.shape[1]}")
@@ -38,7 +38,7 @@ def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:
 # %% ../nbs/10c_run_model.ipynb #79f57a64
 def make_model(
     config:TrainConfig, # preset and changes to it, or start_from; size, seed
-    base:PixNerd|None, # the model of `start_from`, or None; its weights are taken, not copied
+    base:PixNerd|None, # the model of `start_from`; its weights are taken, not copied
     channels:int, # of the data
     names:Sequence[str]=(), # of the data's classes; none: captions
     null:Tensor|None=None, # (L, D) the empty text as the run's encoder gives it
@@ -60,8 +60,8 @@ def make_model(
 # %% ../nbs/10c_run_model.ipynb #7706e5c3
 def pick_precision(
     name:str, # auto, fp32, bf16 or fp16
-    device:torch.device, # where training runs
-) -> torch.dtype: # type of matrix products under autocast; weights stay float32
+    device:torch.device,
+) -> torch.dtype: # of matrix products under autocast; weights stay float32
     "The type a run computes in."
     if name == "auto": name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -35,9 +35,7 @@ TRAINING:dict[str, int|float|bool] = { # what holds where neither the run nor it
     "steps": 1000, "batch": 64, "lr": 1e-3, "beta2": .999, "warmup": 50, "decay": True, "clip": 1., "ema": .999,
     "time_shift": 1.}
 
-def _by_preset(help:str):
-    "A setting that comes from the preset where it is not given."
-    return option(None, f"{help}; not given: the preset's")
+def _by_preset(help:str): return option(None, f"{help}; not given: the preset's")
 
 # %% ../nbs/10a_run_settings.ipynb #d234d9ff
 @dataclass(frozen=True)
@@ -85,18 +83,15 @@ class TrainConfig(RunOptions, OptimiserOptions, DataOptions):
     def __post_init__(self):
         def fill(name, value): object.__setattr__(self, name, value)     # the way into a frozen dataclass
         fill("out", os.path.expanduser(os.fspath(self.out)))
-        if not self.preset: fill("preset", _usual_preset(self.data, self.cond))
+        if not self.preset:
+            usual = "scenes" if self.cond == "text" else "digits"
+            fill("preset", DATASETS[self.data].preset if self.data in DATASETS else usual)
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         training = {} if self.start_from else PRESETS[self.preset].training
         for name, value in (TRAINING | training).items():
             if getattr(self, name) is None: fill(name, value)
         _check(self)
-
-def _usual_preset(data:str, cond:str) -> str:
-    "The preset of a run that names none."
-    if data in DATASETS: return DATASETS[data].preset
-    return "scenes" if cond == "text" else "digits"
 
 # %% ../nbs/10a_run_settings.ipynb #2d7e1acb
 def _read_value(text:str, kind):
@@ -109,8 +104,8 @@ def _read_value(text:str, kind):
 
 # %% ../nbs/10a_run_settings.ipynb #52f949d1
 def read_changes(
-    text:str, # for example "encoding=sincos normalise=W1,W2": name=value, spaces between
-) -> dict: # field of a `PixNerdConfig` -> value; raises `ValueError` for what is no change
+    text:str, # name=value, spaces between: "encoding=sincos normalise=W1,W2"
+) -> dict: # field of a `PixNerdConfig` -> value; raises `ValueError`
     "Read the changes to a preset."
     of_the_data = ("image_size", "channels", "num_classes", "class_names")
     kinds = {f.name: f.type for f in fields(PixNerdConfig) if f.name not in of_the_data}
@@ -126,14 +121,12 @@ def read_changes(
     return found
 
 # %% ../nbs/10a_run_settings.ipynb #832b28f1
-_COUNTS = "steps batch accumulate patience save_every keep log_every align_block"
-_MEASURES = "size warmup weight_decay clip spike align_weight workers seed samples_every"
-_RANGES:dict[str, tuple[float, float]] = { # setting -> smallest value, and a bound it stays below
-    **dict.fromkeys(_COUNTS.split(), (1, 2 ** 63)), **dict.fromkeys(_MEASURES.split(), (0, 2 ** 63)),
+_COUNTS = "steps batch accumulate patience save_every keep log_every align_block".split()
+_MEASURES = "size warmup weight_decay clip spike align_weight workers seed samples_every".split()
+_RANGES = dict.fromkeys(_COUNTS, (1, 2 ** 63)) | dict.fromkeys(_MEASURES, (0, 2 ** 63)) | { # smallest, and below what
     "label_drop": (0, 1), "ema": (0, 1), "beta2": (0, 1), "lr": (1e-12, 1e3), "time_shift": (1e-6, 1e6)}
-_CHOICES:dict[str, tuple[str, ...]] = { # setting -> what it may be
-    "cond": ("auto", "class", "text"), "times": ("logit-normal", "uniform"),
-    "precision": ("auto", "fp32", "bf16", "fp16")}
+_CHOICES = {"cond": ("auto", "class", "text"), "times": ("logit-normal", "uniform"),
+            "precision": ("auto", "fp32", "bf16", "fp16")}
 
 # %% ../nbs/10a_run_settings.ipynb #4d04cca5
 def _check(c:TrainConfig) -> None:
@@ -150,35 +143,30 @@ def _check(c:TrainConfig) -> None:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(c, name)!r}")
     if not c.out.strip(): raise ValueError("out must name a folder, got ''")
     if c.model and c.start_from:
-        raise ValueError(f"model changes a preset, and start_from {c.start_from} brings its own model: "
-                         f"give one of them, got model {c.model!r}")
+        raise ValueError(f"start_from {c.start_from} brings its own model: give one of them, got model {c.model!r}")
     replace(PRESETS[c.preset].config, **read_changes(c.model)) # refuses what cannot work
     if c.track: _check_tracker(c.track)
-    device = pick_device(c.device)
-    if c.precision == "fp16" and device.type == "cpu":
+    if pick_device(c.device).type == "cpu" and c.precision == "fp16":
         raise ValueError("precision fp16 needs a GPU: use fp32 or bf16 on a cpu")
 
-# %% ../nbs/10a_run_settings.ipynb #7d97f8ca
 def _check_tracker(name:str) -> None:
-    "Refuse a tracker that accelerate does not know, or that is not installed."
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)}, got {name!r}")
-    if name not in [kind.value for kind in get_available_trackers()]:
-        raise ValueError(f"track {name} needs a package that is not installed: pip install {name}")
+    there = [str(kind) for kind in get_available_trackers()]
+    if name not in there:
+        raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)} "
+                         f"(installed: {', '.join(there) or 'none'}), got {name!r}")
 
 # %% ../nbs/10a_run_settings.ipynb #94e3b775
 def read_recipe(
     path:str|Path, # a YAML file of settings
-) -> dict: # setting -> value; raises `FileNotFoundError`, or `ValueError` naming an unknown setting and the nearest
+) -> dict: # setting -> value; raises `FileNotFoundError`, or `ValueError` naming what is wrong
     "Read a recipe's settings."
-    path = Path(path)
-    found, known = _read_yaml(path), {f.name: f.type for f in fields(TrainConfig)}
+    found, kinds = _read_yaml(Path(path)), {f.name: f.type for f in fields(TrainConfig)}
     for name, value in found.items():
-        if name not in known:
-            near = get_close_matches(str(name).replace("-", "_"), known, 1, 0)[0]
+        if name not in kinds:
+            near = get_close_matches(str(name).replace("-", "_"), kinds, 1, 0)[0]
             raise ValueError(f"recipe {path} has an unknown setting {name!r}: did you mean {near}?")
-        if known[name] is float and isinstance(value, str): # YAML takes 1e-4 for text, because it has no point
+        if kinds[name] is float and isinstance(value, str): # YAML takes 1e-4 for text, because it has no point
             try: found[name] = float(value)
             except ValueError: raise ValueError(f"recipe {path}: {name} must be a number, got {value!r}") from None
     if isinstance(found.get("model"), dict):
@@ -191,12 +179,11 @@ def _read_yaml(path:Path) -> dict:
     "The mapping in a YAML file."
     import yaml
     if not path.is_file():
-        there = ", ".join(p.name for p in sorted(path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
+        there = ", ".join(p.name for p in sorted(path.parent.glob("*.yaml")))
         others = f"; in {path.parent} there are {there}" if there else ""
         raise FileNotFoundError(f"recipe {path} does not exist{others}")
     try: found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e: # PyYAML raises them all
         raise ValueError(f"recipe {path} is not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"recipe {path} must hold lines such as `steps: 1000`, got {type(found).__name__}")
-    return found
+    if isinstance(found, dict): return found
+    raise ValueError(f"recipe {path} must hold lines such as `steps: 1000`, got {type(found).__name__}")
