@@ -154,12 +154,13 @@ class Study:
 
     def describe(self, arm:str, baseline:str, measure:Measure=ERROR, **at) -> str:
         "An arm's mean, its change against a baseline, and the verdict, where there is one, in bold."
-        change = measure.text(self.change(arm, baseline, measure, **at))
-        verdict = self.verdict(arm, baseline, measure, **at)
-        told = change if verdict == "not resolved" else f"{change}, **{verdict}**"
-        return f"{self.mean(arm, measure, at.get('step')).mean:{measure.spec}} ({told})"
+        change = self.change(arm, baseline, measure, **at)
+        verdict = f", **{change.verdict(measure.lower_is_better)}**" if change.resolved else ""
+        return f"{self.mean(arm, measure, at.get('step')).mean:{measure.spec}} ({measure.text(change)}{verdict})"
 
-    def parameters(self, arm:str) -> int: return next(row["parameters"] for (a, _), row in self.rows.items() if a == arm)
+    def parameters(self, arm:str) -> int:
+        "How many an arm has."
+        return next(row["parameters"] for (name, _), row in self.rows.items() if name == arm)
 
     @property
     def made_by(self) -> str:
@@ -183,12 +184,12 @@ def compare_arms(
     "A table of every arm against a baseline."
     rows = []
     for arm in arms or study.arms:
-        values = [f"{study.mean(arm, m).mean:{m.spec}}" for m in measures]
-        verdict = "baseline"
+        values, verdict = [f"{study.mean(arm, m).mean:{m.spec}}" for m in measures], "baseline"
         if arm != baseline:
-            values = [f"{value} ({m.text(study.change(arm, baseline, m))})" for value, m in zip(values, measures)]
-            verdict = study.verdict(arm, baseline, measures[0])
-            if verdict != "not resolved": verdict = f"**{verdict}**"
+            changes = [study.change(arm, baseline, m) for m in measures]
+            values = [f"{value} ({m.text(change)})" for value, m, change in zip(values, measures, changes)]
+            verdict = changes[0].verdict(measures[0].lower_is_better)
+            if changes[0].resolved: verdict = f"**{verdict}**"
         rows.append([arm, f"{study.parameters(arm) / 1e6:.2f} M", *values, verdict])
     return markdown_table(["arm", "parameters", *(m.name for m in measures), f"by {measures[0].name}"], rows)
 
