@@ -182,5 +182,6 @@ def imagenet_names() -> list[str]: # 1000, in the order of the class ids; raises
     return ResNet18_Weights.DEFAULT.meta["categories"]
 
 # %% ../nbs/09e_data.ipynb #ad542971
-_RENAMED = {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed", "reason": "why_unreadable"}
-__getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"], _RENAMED)
+__getattr__ = moved_to(__name__, ["digits", "scenes", "images", "order", "hub", "records"],
+                       {"digits": "load_digits", "scenes": "load_scenes", "mix": "derive_seed",
+                        "reason": "why_unreadable"})
