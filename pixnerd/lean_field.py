@@ -42,7 +42,7 @@ class FieldWeights:
 
     @classmethod
     def prepare(cls, weights:Sequence[Tensor], normalise:str, table:Tensor, dtype:torch.dtype):
-        "What `_open_field` found, and a coordinate encoding (Q, atoms), for computing in a type."
+        "What a field is made of, and a coordinate encoding (Q, atoms), for computing in a type."
         after = 2 + 3 * ((len(weights) - 4) // 3)
         embedding, bias, *gain, last, last_bias = (w.to(dtype) for w in (*weights[:2], *weights[after:]))
         gains = [w.to(dtype) for w in weights[2:after:3]]
@@ -266,7 +266,7 @@ def _plain_backward(grad:Tensor, pixels:Tensor, s:Tensor, table:Tensor, weights:
 
 # %% ../nbs/04b_lean_field.ipynb #29ade282
 class LeanFieldFunction(torch.autograd.Function):
-    "A field that keeps only what goes in; `apply` takes pixels, tokens, table, `_open_field`'s text, painter, weights."
+    "A field that keeps only what goes in; `apply` takes pixels, tokens, table, the shape as text, painter, weights."
     @staticmethod
     def forward(ctx, pixels, s, table, normalise, painter, *weights):
         ctx.save_for_backward(pixels, s, table, *weights)
