@@ -153,7 +153,8 @@ def _by_number(name:str) -> tuple: # a key to sort by
 # %% ../nbs/09b_images.ipynb #2c1a067a
 def _folders_in(folder:str|Path) -> list[str]:
     "The names of folders that are not hidden, numbers by size."
-    return sorted((p.name for p in Path(folder).iterdir() if not p.name.startswith(".") and p.is_dir()), key=_by_number)
+    found = (name for name in os.listdir(folder) if name[0] != "." and os.path.isdir(os.path.join(folder, name)))
+    return sorted(found, key=_by_number)
 
 # %% ../nbs/09b_images.ipynb #47a60824
 HELD_OUT = ("held-out", "heldout", "held_out", "val", "valid", "validation", "test") # the first one found counts
