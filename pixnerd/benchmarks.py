@@ -310,7 +310,8 @@ def bench(
     b:BenchConfig,
 ) -> Iterator[dict]: # rows, as they come; the file is written after each
     "Measure everything asked for."
-    device, out, rows = pick_device(b.device), Path(b.out), []
+    device, out = pick_device(b.device), Path(b.out)
+    rows = []
     if device.type == "cpu": _check_room(b)
     if out.exists(): raise ValueError(f"out {b.out} already exists: choose another, nothing was overwritten")
     about = {"settings": asdict(b), "made_by": provenance(device)}
