@@ -56,10 +56,16 @@ class ImageSource(Dataset):
     def __len__(self) -> int: return len(self.items)
     def __getitem__(self, i:int) -> Tensor: return self.read(self.items[i])
 
+# %% ../nbs/09f_image_sources.ipynb #db2ce1bc
+def _is_ours(folder:Path) -> bool: # of another tool's `settings.json`: False
+    "Whether pixnerd-sample drew a folder."
+    try: return "pixnerd" in read_record(folder/"settings.json")
+    except (ValueError, OSError): return False
+
 # %% ../nbs/09f_image_sources.ipynb #53c82cb3
 def _find_files(folder:Path) -> list[Path]:
     "The image files in a folder and below, by name; of one that pixnerd-sample wrote, its images and not its sheet."
-    if (folder/"settings.json").is_file() and "pixnerd" in read_record(folder/"settings.json"):
+    if _is_ours(folder):
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
@@ -77,20 +83,21 @@ def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `Valu
         first, all_grey = first or size, all_grey and grey
         if not crop and size != first:
             raise ValueError(f"images in {folder} must be of one size, got {first[0]}x{first[1]} ({files[0].name}) "
-                             f"and {size[0]}x{size[1]} ({path.name})")
+                             f"and {size[0]}x{size[1]} ({path.name}); a reference can be cropped to one: --crop, or crop=True")
     channels = 1 if all_grey else 3
     height, width = (crop, crop) if crop else first[::-1]
     return ImageSource(str(folder), (channels, height, width), files, partial(read_file, channels=channels, crop=crop))
 
 # %% ../nbs/09f_image_sources.ipynb #2e5be334
 def read_npz(
-    path:Path, # a numpy archive
+    path:Path, # a numpy archive, or an `.npy`: one array, as if it were `arr_0`
     names:Sequence[str], # arrays to read, where it has them
 ) -> dict[str, np.ndarray]: # raises `ValueError` for a damaged file, or one that wants to run code
     "Some arrays of an `.npz` file."
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray): return {"arr_0": file} if "arr_0" in names else {}
+        with file: return {name: file[name] for name in names if name in file.files}
     except FileNotFoundError: raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, NotImplementedError) as e:
         raise ValueError(f"{path} is damaged, or no .npz file: {e}") from None
