@@ -83,7 +83,8 @@ def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `Valu
         first, all_grey = first or size, all_grey and grey
         if not crop and size != first:
             raise ValueError(f"images in {folder} must be of one size, got {first[0]}x{first[1]} ({files[0].name}) "
-                             f"and {size[0]}x{size[1]} ({path.name}); a reference can be cropped to one: --crop, or crop=True")
+                             f"and {size[0]}x{size[1]} ({path.name}); "
+                             "a reference can be cropped to one: --crop, or crop=True")
     channels = 1 if all_grey else 3
     height, width = (crop, crop) if crop else first[::-1]
     return ImageSource(str(folder), (channels, height, width), files, partial(read_file, channels=channels, crop=crop))
