@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -75,7 +74,7 @@ def check_data(
 ) -> None: # raises `ValueError` for anything else, with the choices and the nearest name
     "Refuse a name that can be no data, before anything is loaded."
     kind, _, rest = str(name).partition(":")
-    if name in DATASETS or kind in ("hub", "stream") and rest or Path(str(name)).expanduser().is_dir(): return
+    if name in DATASETS or kind in ("hub", "stream") and rest or os.path.isdir(os.path.expanduser(str(name))): return
     near = get_close_matches(str(name).lower(), DATASETS, 1, .5)
     hint = f": did you mean {near[0]}?" if near else ": there is no such folder" if os.sep in str(name) else ""
     choices = ", ".join([*DATASETS, "a folder", "hub:OWNER/NAME or stream:OWNER/NAME"])

@@ -399,7 +399,7 @@ class Folder(ImageFiles):
         size:int=256, # side of the examples in pixels
         cond:str="auto", # labels: "class", "text", or "auto": captions where most images have one, else classes
     ):
-        root = Path(folder).expanduser()
+        root = Path(os.path.expanduser(folder))
         pictures, others = find_pictures(root)
         lies = _find_splits(pictures)
         at = lies[split] or lies["train"]
