@@ -106,14 +106,14 @@ def describe_data(data) -> str: # from `load_data`
     found = data.understood
     names, folders = found["classes"] or [], found.get("folders", {})
     def many(counts): return ", ".join(f"{what} ({n:,})" for what, n in counts.items())
-    sizes = {f"{i} {name}": folders.get(name, [0])[0] for i, name in enumerate(names)}
+    sizes = {f"{i} = {name}": folders.get(name, [0])[0] for i, name in enumerate(names)}
     shown = [f"{what} ({n:,})" if n else what for what, n in sizes.items()]
     if len(shown) > 10: shown[8:-2] = ["…"]
     if names: labels = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {', '.join(shown)}"
     else: labels = "captions" + (f" from {many(found['captions'])}" if found.get("captions") else "")
     count = "a stream of" if found["pictures"] is None else f"{found['pictures']:,}"
     lines = [f"{found.get('folder', found['kind'])}: {count} pictures, {labels}"]
-    if splits := found.get("splits"): lines.append(f"held out: {splits['held-out'] or 'every 20th picture of a class'}")
+    if splits := found.get("splits"): lines.append(f"held out: {splits['held-out'] or 'every 20th picture'}")
     if found.get("left out"): lines.append(f"left out: {many(found['left out'])}")
     return "\n".join(lines)
 

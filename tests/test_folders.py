@@ -270,10 +270,10 @@ def test_what_data_were_understood_as_in_words(tmp_path):
     root = fill(tmp_path/"d", [f"w/{c}/{i:02d}.png" for c in range(12) for i in range(20)])
     (root/"w/3/notes.md").touch()
     said = describe_data(load_data(str(root), size=4)).split("\n")
-    assert said[0].endswith("d/w: 228 pictures, 12 classes: 0 0 (19), 1 1 (19), 2 2 (19), 3 3 (19), 4 4 (19), 5 5 (19), "
-                            "6 6 (19), 7 7 (19), …, 10 10 (19), 11 11 (19)")
-    assert said[1:] == ["held out: every 20th picture of a class", "left out: .md (1)"]
-    assert describe_data(load_data("digits")).startswith("digits: 1,442 pictures, 10 classes: 0 0, 1 1")
+    assert said[0].endswith("d/w: 228 pictures, 12 classes: 0 = 0 (19), 1 = 1 (19), 2 = 2 (19), 3 = 3 (19), "
+                            "4 = 4 (19), 5 = 5 (19), 6 = 6 (19), 7 = 7 (19), …, 10 = 10 (19), 11 = 11 (19)")
+    assert said[1:] == ["held out: every 20th picture", "left out: .md (1)"]
+    assert describe_data(load_data("digits")).startswith("digits: 1,442 pictures, 10 classes: 0 = 0, 1 = 1")
     assert describe_data(load_data("scenes")) == "scenes: 50,000 pictures, captions"
     json.dumps(load_data(str(root), size=4).understood)
 
