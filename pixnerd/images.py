@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import posixpath
 import re
 import warnings
 from collections import Counter
@@ -350,9 +351,9 @@ def _read_table(folder:Path, path:str) -> Iterator[tuple[int, str, str|None]]: #
         name = row.get("file_name") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name: raise ValueError(f"{where}: no file_name in {str(row)[:60]}")
         if None in row: raise ValueError(f"{where}: more values than columns; texts with commas need quotes")
-        inside = os.path.normpath(name.replace("\\", "/"))
+        inside = posixpath.normpath(name.replace("\\", "/"))
         if inside.startswith(("..", "/")): raise ValueError(f"{where}: file_name {name!r} leads out of the folder")
-        yield line, os.path.normpath(os.path.join(os.path.dirname(path), inside)), _caption_of(row)
+        yield line, posixpath.join(posixpath.dirname(path), inside), _caption_of(row)
 
 # %% ../nbs/09b_images.ipynb #a5854976
 def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[str, _Caption]: # by picture
@@ -368,7 +369,8 @@ def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[st
                 twice.append(picture)
     missing = sorted(lines.keys() - {*pictures, *others})
     found = _read_beside(folder, pictures, others) | found
-    unnamed = [p for p in pictures if p not in lines and p not in found] if lines else []
+    near = tuple(os.path.dirname(table) for table in tables)
+    unnamed = [p for p in pictures if p not in lines and p not in found and p.startswith(near)] if lines else []
     for what, some in {"missing": missing, "told two captions": twice, "not named": unnamed}.items():
         if some: warnings.warn(f"{', '.join(tables)} in {str(folder)!r}: {len(some)} pictures are {what}, "
                                f"for example {some[0]}")
