@@ -359,15 +359,14 @@ def _read_table(folder:Path, path:str) -> Iterator[tuple[int, str, str|None]]: #
 def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[str, _Caption]: # by picture
     "Look for captions everywhere; what is wrong with tables is a warning, or a `ValueError`."
     tables = [p for p in others if os.path.basename(p).lower() in ("metadata.jsonl", "metadata.csv")]
-    found, lines, twice = {}, {}, []
+    found, lines = {}, {}
     for table in tables:
         for line, picture, text in _read_table(folder, table):
             at = f"{table}, line {line}"
             first = lines.setdefault(picture, at)
             if text and found.setdefault(picture, _Caption(text, table)).text != text:
                 found[picture] = _Caption("", table, f"two captions: {first}, and {at}")
-                twice.append(picture)
-    missing = sorted(lines.keys() - {*pictures, *others})
+    missing, twice = sorted(lines.keys() - {*pictures, *others}), [p for p, caption in found.items() if caption.why]
     found = _read_beside(folder, pictures, others) | found
     near = tuple(os.path.dirname(table) for table in tables)
     unnamed = [p for p in pictures if p not in lines and p not in found and p.startswith(near)] if lines else []

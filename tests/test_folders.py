@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -169,7 +170,8 @@ def test_broken_tables_are_refused_in_one_line(tmp_path, name, content, says):
 
 def test_a_table_that_disagrees_with_its_folder_is_a_warning(tmp_path):
     root = fill(tmp_path, [f"{i}.png" for i in range(6)])
-    said = [("0.png", "a"), ("1.png", "b"), ("1.png", "b"), ("2.png", "c"), ("2.png", "d"), ("3.png", "e"), ("9.png", "z")]
+    said = [("0.png", "a"), ("1.png", "b"), ("1.png", "b"), ("2.png", "c"), ("2.png", "d"), ("2.png", "f"),
+            ("3.png", "e"), ("9.png", "z")]
     (root/"metadata.jsonl").write_text("\n".join(json.dumps({"file_name": f, "text": t}) for f, t in said))
     with pytest.warns() as told: data = Folder(root, size=4)
     assert [re.search(r"(\d pictures? .*)", str(w.message))[1] for w in told] == [
@@ -177,7 +179,7 @@ def test_a_table_that_disagrees_with_its_folder_is_a_warning(tmp_path):
         "2 pictures are not named, for example 4.png"]
     assert labels(data) == {"0.png": "a", "1.png": "b", "3.png": "e"}
     why = dict(pair for i in range(6) for pair in data[i].skipped)
-    assert why == {"2.png": "two captions: metadata.jsonl, line 4, and metadata.jsonl, line 5",
+    assert why == {"2.png": "two captions: metadata.jsonl, line 4, and metadata.jsonl, line 6",
                    "4.png": "no caption beside it", "5.png": "no caption beside it"}
 
 
@@ -282,3 +284,15 @@ def test_refused_captions_are_passed_over_by_name(tmp_path):
     data = Folder(fill(tmp_path, ["0.png", "1.png", "2.png"], caption="number {}"), size=4)
     data.refused = {"number 1": "an unknown word"}
     assert labels(data) == {"0.png": "number 0", "2.png": "number 2"} and data[1].skipped == (("1.png", "an unknown word"),)
+
+
+def test_names_of_any_bytes_are_understood(tmp_path):
+    "A name that is not UTF-8 can be listed, described, recorded and refused."
+    root = fill(tmp_path/"d", ["a/0.png", "b/0.png"])
+    os.rename(os.fsencode(root/"a"), os.fsencode(root) + b"/\xff")
+    data = load_data(str(root), size=4)
+    assert data.names == ["b", "\udcff"] and "\udcff" in describe_data(data)
+    write_record(tmp_path/"data.json", data.understood)
+    check_data_unchanged(tmp_path, data.understood)
+    fill(root, ["c/0.png"])
+    assert changed_data(tmp_path, load_data(str(root), size=4).understood) == ["folder c is new (1 pictures)"]
