@@ -259,13 +259,8 @@ def _find_splits(paths:Sequence[str]) -> dict[str, str|None]: # None: nothing is
     return {"train": inner, "held-out": _unwrap(paths, beside) if inner != wrapped else beside}
 
 # %% ../nbs/09b_images.ipynb #0d4ca305
-def _label_by_folder(
-    folder:Path, # of the split
-    train:Path, # of the training split
-    names:list[str], # folders in that
-    paths:list[str], # in the split
-) -> np.ndarray: # raises `ValueError` for images outside of classes
-    "A class id for each path."
+def _label_by_folder(folder:Path, train:Path, names:list[str], paths:list[str]) -> np.ndarray:
+    "A class id for each path in the folder of a split; `ValueError` for images outside of the classes of training."
     if not names: return np.zeros(len(paths), np.int32)
     if loose := [p for p in paths if "/" not in p]:
         raise ValueError(f"folder {str(folder)!r} holds images beside its class folders "
@@ -275,8 +270,8 @@ def _label_by_folder(
         raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
     return np.array([ids[name] for name in classes], np.int32)
 
-def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray:
-    "Places of images, one class after the other; of those of a split where every 20th of each class is held out."
+def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray: # `split`: where every 20th of a class is held out
+    "Places of images, one class after the other."
     order = np.argsort(labels, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])                   # within its class
     return order[(rank % 20 == 19) == (split == "held-out")] if split else order
@@ -286,10 +281,10 @@ _BESIDE = (".txt", ".caption", ".json") # of several beside a picture the first 
 _TEXT = ("text", "caption", "prompt", "description") # what a caption is called in JSON and tables
 
 class _Caption(NamedTuple):
-    "What a file tells of a picture."
-    text:str # on one line
-    file:str # which tells it
-    why:str="" # there is no text
+    "A line of text, the file that tells it, and why there is none."
+    text:str
+    file:str
+    why:str=""
 
 def _caption_of(record) -> str|None: # what JSON gives
     "The text in a record, if it is one."

@@ -242,10 +242,10 @@ def test_a_run_is_told_what_changed_in_its_data(tmp_path):
     (root/"notes.md").touch()
     assert changed_data(out, now()) == []
     fill(root, ["a/6.png", "a/7.png"])
-    assert changed_data(out, now()) == ["folder a has 8 pictures, and had 6"]
+    assert changed_data(out, now()) == ["folder a has 8 pictures and had 6"]
     for name in ("6", "7"): (root/f"a/{name}.png").unlink()
     (root/"a/5.png").rename(root/"a/9.png")
-    assert changed_data(out, now()) == ["folder a has 6 pictures as before, but of other names"]
+    assert changed_data(out, now()) == ["folder a has 6 pictures and had 6, of other names"]
     (root/"a/9.png").rename(root/"a/5.png")
     (root/"c").rename(root/"b")
     with pytest.raises(ValueError, match=r"changed since the run at .*: folder c is gone \(6 pictures\); "
