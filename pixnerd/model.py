@@ -52,6 +52,7 @@ class PixNerdConfig:
     noisy_pixels:bool = True        # the field sees the noisy pixel, not only its place
     off_grid:str = "evaluate"       # the encoding off the trained pixels: "evaluate" it (published) or "interpolate"
     class_names:tuple[str, ...] = () # a name for each class id, where the data had names
+    null_class:bool = True          # the null class (or empty text) was trained, so guidance has a direction
 
     def __post_init__(self):
         for name in ("normalise", "class_names"):           # JSON brings lists

@@ -8,7 +8,7 @@ __all__ = ['WordEncoder', 'LanguageEncoder', 'CachedTextEncoder', 'load_text_enc
 # %% ../nbs/14_text_to_image.ipynb #f679a5fa
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -51,11 +51,24 @@ class WordEncoder:
         padded = [row + [0] * (self.tokens - len(row)) for row in rows]
         return F.one_hot(torch.tensor(padded, dtype=torch.long).view(-1, self.tokens), self.width).float()
 
-    def _split(self, texts:Sequence[str]) -> list[list[str]]:
-        "The words of each text, at most `tokens` of them."
+    def check(self,
+        texts:Iterable[str], # any number
+    ) -> None:
+        "Raise `ValueError` for the first text with a word that is not known, naming both."
+        for text in texts:
+            try: self._read([text])
+            except ValueError as e: raise ValueError(f"{text!r} cannot be encoded: {e}") from None
+
+    def _read(self, texts:Sequence[str]) -> list[list[str]]:
+        "The words of each text."
         found = [text.lower().replace(",", " ").rstrip(". ").split() for text in _check_texts(texts)]
         unknown = dict.fromkeys(word for words in found for word in words if word not in self.number)
         if unknown: raise ValueError(self._explain(list(unknown)))
+        return found
+
+    def _split(self, texts:Sequence[str]) -> list[list[str]]:
+        "The words of each text, at most `tokens` of them."
+        found = self._read(texts)
         for words in found:
             if len(words) > self.tokens: _warn_of_cut(self.tokens, "words", " ".join(words[self.tokens:]))
         return [words[:self.tokens] for words in found]

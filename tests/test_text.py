@@ -73,6 +73,13 @@ def test_unknown_words_are_listed_once_with_the_nearest():
     assert str(said.value).startswith("unknown words: 'purple', 'circel' (did you mean 'circle'?), 'dog'") and str(said.value).count("'purple'") == 1
 
 
+def test_texts_are_checked_before_they_are_needed():
+    WordEncoder().check(caption(make_scene(index)) for index in range(100))
+    for texts, message in [(["a star", "a dog", "a cat"], "^'a dog' cannot be encoded: unknown words: 'dog'"),
+                           (["a star", 7], "got int 7")]:
+        with pytest.raises(ValueError, match=message): WordEncoder().check(texts)
+
+
 @pytest.mark.parametrize("texts, message", [(["a star", 7], "got int 7 at place 1"), ([None], "got NoneType None at place 0"), ("a star", "must be a list of str"), (3, "must be a list of str"), ([b"a star"], "got bytes")])
 def test_what_is_no_text_is_refused(texts, message):
     with pytest.raises(ValueError, match=message): WordEncoder()(texts)
