@@ -209,7 +209,7 @@ def read_prompts(
     "The prompts in a file, one a line."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no file of prompts {path}")
-    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try: lines = path.read_text(encoding="utf-8-sig").split("\n") # any usual line end is "\n" here; U+2028 is text
     except UnicodeDecodeError as e:
         raise ValueError(f"prompts {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
     found = [" ".join(line.split()) for line in lines if line.strip()]
