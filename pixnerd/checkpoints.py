@@ -79,9 +79,13 @@ def _check_tensors(found:Mapping, wanted:Mapping, source:str) -> None:
     if problems: raise ValueError(f"tensors in {source} do not fit the model: " + "; ".join(problems))
 
 # %% ../nbs/06_checkpoints.ipynb #852aa03b
-def _check_finite(weights:Mapping[str, Tensor], source) -> None:
+def _check_weights(weights:Mapping[str, Tensor], source, read:bool=True) -> None: # read: look at every number, too
     for name, w in weights.items():
-        if w.numel() and not torch.stack(torch.aminmax(w)).isfinite().all():
+        if not (isinstance(w, Tensor) and w.layout == torch.strided and w.is_floating_point() and w.itemsize > 1):
+            raise ValueError(f"{source} cannot be read: {name} is no tensor of floating numbers")
+        if w.numel() * w.itemsize > w.untyped_storage().nbytes():
+            raise ValueError(f"{source} is damaged: {name} has more numbers than the file")
+        if read and w.numel() and not torch.stack(torch.aminmax(w)).isfinite().all():
             raise ValueError(f"{source} is damaged: {name} holds numbers that are not finite")
 
 # %% ../nbs/06_checkpoints.ipynb #a7a937a5
@@ -118,12 +122,12 @@ def read_config(
     "Read a model's configuration."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no config.json in {path.parent}: not a checkpoint folder")
-    try: values = json.loads(path.read_text(encoding="utf-8"))
+    try: values = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
     except RecursionError: raise ValueError(f"{path} is damaged: it is nested too deeply") from None
     if not isinstance(values, dict): raise ValueError(f"{path} is damaged: expected an object of configuration fields")
     try: return PixNerdConfig().changed(**_current_fields(values))
-    except ValueError as e: raise ValueError(f"{path}: {e}") from None
+    except ValueError as e: raise ValueError(f"{path}: {str(e)[:1000]}") from None # a value may be of any length
 
 # %% ../nbs/06_checkpoints.ipynb #4662e710
 _WRAPPERS = ("_orig_mod", "module", "model", "state_dict")
@@ -158,7 +162,7 @@ def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch
             _check_tensors(found, {name: w.shape for name, w in model.state_dict().items()}, str(path))
             weights = {name: file.get_tensor(there).to(dtype) for name, there in stored.items()}
     except SafetensorError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    _check_finite(weights, path)
+    _check_weights(weights, path)
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
@@ -338,9 +342,7 @@ def _pick_weights(saved, averaged:bool, path:Path) -> dict[str, Tensor]:
     names = _by_name(weights, lambda name: _unwrapped(name).removeprefix(fronts[0]), path)
     if "patch_embedding.weight" in names:
         raise ValueError(f"{path} holds weights without their configuration: give a folder that has a config.json too")
-    for name in names.values():
-        if not (isinstance(weights[name], Tensor) and weights[name].is_floating_point()):
-            raise ValueError(f"{path} is damaged: {name} is no tensor of floating numbers")
+    _check_weights({there: weights[there] for there in names.values()}, path, read=False)
     return {name: weights[there] for name, there in names.items()}
 
 # %% ../nbs/06_checkpoints.ipynb #ca1f3b77
@@ -348,7 +350,7 @@ def _load_published(path:Path, averaged:bool=True, dtype:torch.dtype|None=torch.
     "A model from a published `.ckpt` file, in eval mode; `dtype=None` leaves the weights in the file, mapped."
     weights = _pick_weights(_read_weights(path), averaged, path)
     model = from_official(weights)
-    if dtype is not None: _check_finite(weights, path) # without a type they stay on the disk, unread
+    if dtype is not None: _check_weights(weights, path) # without a type they stay on the disk, unread
     return model.to(device=device, dtype=dtype)
 
 # %% ../nbs/06_checkpoints.ipynb #beec1225
