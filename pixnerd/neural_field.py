@@ -61,7 +61,7 @@ class PixelEmbedding(nn.Module):
     ):
         super().__init__()
         self.places = places
-        self.split = [channels, places((patch, patch)).shape[1]]
+        self.split = [channels, places((patch, patch), device="meta").shape[1]] # how many atoms: without making them
         self.linear = nn.Linear(sum(self.split), width)
 
     def forward(self,

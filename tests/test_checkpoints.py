@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -316,6 +317,17 @@ def test_shipped_models_are_their_presets(name, tmp_path):
     assert model.config == PRESETS[name].config.changed(class_names=model.config.class_names)
     shutil.copytree(SHIPPED[name], tmp_path/name)
     assert same(from_pretrained(tmp_path/name), model)
+
+
+@pytest.mark.parametrize("changes", [dict(patch=32, frequencies=256), dict(patch=4096, image_size=4096, frequencies=2)])
+@pytest.mark.parametrize("off_grid", ["evaluate", "interpolate"])
+def test_no_encoding_is_made_for_weights_that_do_not_fit(changes, off_grid, tmp_path):
+    folder = PixNerd.from_preset("digits").save_pretrained(tmp_path)
+    config = json.loads((folder/"config.json").read_text())
+    (folder/"config.json").write_text(json.dumps(config | changes | {"off_grid": off_grid}))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="2 misshaped .patch_embedding.weight"): from_pretrained(folder)
+    assert time.perf_counter() - start < 1
 
 
 def test_hostile_files_are_loaded_or_refused_in_a_line():
