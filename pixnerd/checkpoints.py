@@ -43,7 +43,7 @@ def save_pretrained(
 ) -> Path: # the folder
     "Save a model as `config.json` and `model.safetensors`; also `model.save_pretrained(folder)`."
     _check_dtype(dtype)
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().to("cpu", dtype).contiguous() for name, w in model.state_dict().items()}
     def write_weights(path):

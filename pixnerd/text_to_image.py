@@ -203,7 +203,7 @@ def read_prompts(
     path:str|Path, # a text file, UTF-8
 ) -> list[str]: # raises `FileNotFoundError`, or `ValueError` where it is no text or holds no prompts
     "The prompts in a file, one a line."
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"no file of prompts {path}")
     try: lines = path.read_text(encoding="utf-8-sig").split("\n") # any usual line end is "\n" here; U+2028 is text
     except UnicodeDecodeError as e:
