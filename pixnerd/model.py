@@ -52,6 +52,7 @@ class PixNerdConfig:
     noisy_pixels:bool = True        # the field sees the noisy pixel, not only its place
     off_grid:str = "evaluate"       # the encoding off the trained pixels: "evaluate" it (published) or "interpolate"
     class_names:tuple[str, ...] = () # a name for each class id, where the data had names
+    null_class:bool = True          # the null class (or empty text) was trained, so guidance has a direction
 
     def __post_init__(self):
         for name in ("normalise", "class_names"):           # JSON brings lists
@@ -97,7 +98,7 @@ def _fits(value, kind) -> bool:
 def _check_types(c:PixNerdConfig) -> None:
     for f in fields(c):
         value = getattr(c, f.name)
-        if not _fits(value, f.type): raise ValueError(f"{f.name} must be {_KINDS[f.type]}, got {value!r}")
+        if not _fits(value, f.type): raise ValueError(f"{f.name} must be {_KINDS[f.type]}, got {value!r:.80}")
         if value is None or f.name not in _RANGES: continue
         least, most = _RANGES[f.name]
         if value < least: raise ValueError(f"{f.name} must be at least {least}, got {value}")

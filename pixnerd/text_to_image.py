@@ -8,7 +8,7 @@ __all__ = ['WordEncoder', 'LanguageEncoder', 'CachedTextEncoder', 'load_text_enc
 # %% ../nbs/14_text_to_image.ipynb #f679a5fa
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .alignment import transformers_errors
 from .model import PixNerd, PixNerdConfig
 from .records import data_folder, digest, fingerprint, write_whole
 from .scenes import VOCABULARY
@@ -51,11 +52,24 @@ class WordEncoder:
         padded = [row + [0] * (self.tokens - len(row)) for row in rows]
         return F.one_hot(torch.tensor(padded, dtype=torch.long).view(-1, self.tokens), self.width).float()
 
-    def _split(self, texts:Sequence[str]) -> list[list[str]]:
-        "The words of each text, at most `tokens` of them."
+    def check(self,
+        texts:Iterable[str], # any number
+    ) -> None:
+        "Raise `ValueError` for the first text with a word that is not known, naming both."
+        for text in texts:
+            try: self._read([text])
+            except ValueError as e: raise ValueError(f"{text!r} cannot be encoded: {e}") from None
+
+    def _read(self, texts:Sequence[str]) -> list[list[str]]:
+        "The words of each text."
         found = [text.lower().replace(",", " ").rstrip(". ").split() for text in _check_texts(texts)]
         unknown = dict.fromkeys(word for words in found for word in words if word not in self.number)
         if unknown: raise ValueError(self._explain(list(unknown)))
+        return found
+
+    def _split(self, texts:Sequence[str]) -> list[list[str]]:
+        "The words of each text, at most `tokens` of them."
+        found = self._read(texts)
         for words in found:
             if len(words) > self.tokens: _warn_of_cut(self.tokens, "words", " ".join(words[self.tokens:]))
         return [words[:self.tokens] for words in found]
@@ -69,15 +83,10 @@ class WordEncoder:
 # %% ../nbs/14_text_to_image.ipynb #0d3f2cc3
 def _load_language_model(source:str, device:torch.device|str, dtype:torch.dtype) -> tuple:
     "A tokeniser and the frozen transformer that belongs to it."
-    try: from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise ValueError(f"the text encoder {source!r} needs transformers: pip install 'pixnerd[text]'") from None
-    try:
+    with transformers_errors("text encoder", source):
+        from transformers import AutoModel, AutoTokenizer
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=dtype)
-    except (OSError, ValueError, KeyError) as e:
-        why = (str(e).splitlines() or [""])[0]
-        raise ValueError(f"no text encoder could be loaded from {source!r}: {why}") from None
     if tokenizer.pad_token is None: raise ValueError(f"the tokeniser of {source!r} has no padding token")
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer, model.to(device).eval().requires_grad_(False)
@@ -194,9 +203,9 @@ def read_prompts(
     path:str|Path, # a text file, UTF-8
 ) -> list[str]: # raises `FileNotFoundError`, or `ValueError` where it is no text or holds no prompts
     "The prompts in a file, one a line."
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"no file of prompts {path}")
-    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try: lines = path.read_text(encoding="utf-8-sig").split("\n") # any usual line end is "\n" here; U+2028 is text
     except UnicodeDecodeError as e:
         raise ValueError(f"prompts {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
     found = [" ".join(line.split()) for line in lines if line.strip()]

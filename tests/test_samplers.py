@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from pixnerd.samplers import (METHODS, SamplerSettings, Solver, Step, _adams_weights, denoise, euler, labelled_solvers,
-                              make_noise, sample, step_times)
+from pixnerd.model import PRESETS
+from pixnerd.samplers import (METHODS, RECOMMENDED, RECOMMENDED_TEXT, SamplerSettings, Solver, Step, _adams_weights,
+                              denoise, euler, labelled_solvers, make_noise, recommended, sample, step_times)
 
 with safe_open(Path(__file__).parent/"reference"/"samplers.safetensors", "pt") as file:
     REFERENCE, CASES = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["cases"])
@@ -203,3 +204,29 @@ def test_noise_has_whole_numbers_for_a_name(bad):
 def test_large_seeds_do_not_meet():
     assert not torch.equal(make_noise([0], (1, 2, 2), 2 ** 63 - 1), make_noise([0], (1, 2, 2), 2 ** 63 - 2))
     assert make_noise([], (1, 2, 2)).shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("size", [256, 512])
+def test_a_published_model_is_sampled_as_published(preset, size):
+    config = PRESETS[preset].config
+    paper = SamplerSettings(method="adams", order=2, steps=50, guidance_scale=3.5, guidance_interval=(.1, 1.))
+    kinds = {1000: paper, 0: RECOMMENDED_TEXT, 10: RECOMMENDED}
+    assert recommended(config.changed(image_size=size)) == kinds[config.num_classes]
+
+
+@pytest.mark.parametrize("preset", ["digits", "scenes", "L/16"])
+def test_a_null_that_was_never_trained_is_not_guided_from(preset):
+    config = PRESETS[preset].config
+    assert recommended(config.changed(null_class=False)) == replace(recommended(config), guidance_scale=1.)
+
+
+def test_guidance_without_a_trained_null_is_warned_of_once(recwarn):
+    from pixnerd import PixNerd
+    model = PixNerd.from_preset("digits", depth=1, field_width=16, null_class=False)
+    noise, ids, null = torch.zeros(1, 1, 32, 32), torch.tensor([0]), torch.tensor([10])
+    sample(model, noise, ids, null, recommended(model.config), steps=2)
+    assert not recwarn.list
+    for _ in range(2): sample(model, noise, ids, null, steps=2, guidance_scale=2.)
+    sample(model.with_config(null_class=True), noise, ids, null, steps=2, guidance_scale=2.)
+    assert len(recwarn.list) == 1 and "null class was never trained (label_drop 0)" in str(recwarn.pop(UserWarning).message)

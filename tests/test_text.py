@@ -73,6 +73,13 @@ def test_unknown_words_are_listed_once_with_the_nearest():
     assert str(said.value).startswith("unknown words: 'purple', 'circel' (did you mean 'circle'?), 'dog'") and str(said.value).count("'purple'") == 1
 
 
+def test_texts_are_checked_before_they_are_needed():
+    WordEncoder().check(caption(make_scene(index)) for index in range(100))
+    for texts, message in [(["a star", "a dog", "a cat"], "^'a dog' cannot be encoded: unknown words: 'dog'"),
+                           (["a star", 7], "got int 7")]:
+        with pytest.raises(ValueError, match=message): WordEncoder().check(texts)
+
+
 @pytest.mark.parametrize("texts, message", [(["a star", 7], "got int 7 at place 1"), ([None], "got NoneType None at place 0"), ("a star", "must be a list of str"), (3, "must be a list of str"), ([b"a star"], "got bytes")])
 def test_what_is_no_text_is_refused(texts, message):
     with pytest.raises(ValueError, match=message): WordEncoder()(texts)
@@ -143,6 +150,12 @@ def test_ten_thousand_prompts_from_a_file(model, tmp_path):
     cli.sample_main(["--model", str(model), "--prompts", str(tmp_path/"prompts.txt"), "--count", "1", "--steps", "1", "--guidance-scale", "1", "--batch", "1000", "--npz", "--out", str(tmp_path/"out"), "--device", "cpu"])
     assert (tmp_path/"out"/"prompts.txt").read_text().splitlines() == texts and len(list((tmp_path/"out"/"images").iterdir())) == 10_000
     assert np.load(tmp_path/"out"/"samples.npz")["arr_0"].shape == (10_000, 8, 8, 3)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_ends_end_a_prompt(mark, tmp_path):
+    (tmp_path/"p.txt").write_bytes(f"a red{mark}circle\r\na blue square\ra star\n".encode())
+    assert read_prompts(tmp_path/"p.txt") == ["a red circle", "a blue square", "a star"]
 
 
 @pytest.mark.parametrize("content, message", [(b"", "holds no prompts"), (b"\xef\xbb\xbf\r\n \r\n", "holds no prompts"), (b"a star\n\xff\xfe", "is not UTF-8 text"), (None, "no file of prompts")])
