@@ -46,16 +46,17 @@ def make_model(
     "The model a run starts from."
     shape = base.config if base else PRESETS[config.preset].config.changed(**read_changes(config.model))
     shape = _fit_condition(config, shape, not names, null)
-    shape = shape.changed(image_size=config.size or shape.image_size)
+    guided = config.label_drop > 0 or base is not None and base.config.null_class
+    given = dict(image_size=config.size or shape.image_size, class_names=tuple(names), null_class=guided)
     if not base:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return PixNerd(shape.changed(channels=channels, num_classes=len(names), class_names=tuple(names)))
+            return PixNerd(shape.changed(channels=channels, num_classes=len(names), **given))
     for name, found in (("channels", channels), ("num_classes", len(names))):
         if getattr(shape, name) != found:
             raise ValueError(f"start_from {config.start_from} has {name} {getattr(shape, name)}, "
                              f"data {config.data} has {found}")
-    return base.with_config(image_size=shape.image_size, class_names=tuple(names)).requires_grad_().train()
+    return base.with_config(**given).requires_grad_().train()
 
 # %% ../nbs/10c_run_model.ipynb #7706e5c3
 def pick_precision(

@@ -107,7 +107,7 @@ def read_changes(
     text:str, # name=value, spaces between: "encoding=sincos normalise=W1,W2"
 ) -> dict: # field of a `PixNerdConfig` -> value; raises `ValueError`
     "Read the changes to a preset."
-    of_the_data = ("image_size", "channels", "num_classes", "class_names")
+    of_the_data = ("image_size", "channels", "num_classes", "class_names", "null_class")
     kinds = {f.name: f.type for f in fields(PixNerdConfig) if f.name not in of_the_data}
     found = {}
     for part in text.split():
