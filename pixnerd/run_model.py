@@ -18,19 +18,19 @@ from .run_settings import TrainConfig, read_changes
 # %% ../nbs/10c_run_model.ipynb #6a32e957
 def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:Tensor|None) -> PixNerdConfig:
     "The shape with the form that a text encoder gives, or a `ValueError` where model, data and encoder do not fit."
-    brings, name = "captions" if captions else "classes", config.start_from or f"preset {config.preset}"
-    if config.cond == ("class" if captions else "text"):
-        raise ValueError(f"cond {config.cond} cannot be had: data {config.data} has {brings}")
-    if captions and config.text and null is not None and not config.start_from:
+    name = config.start_from or f"preset {config.preset}"
+    has = f"data {config.data} has {'captions' if captions else 'classes'}"
+    if config.cond == ("class" if captions else "text"): raise ValueError(f"cond {config.cond} cannot be had: {has}")
+    if not captions:
+        if shape.text_width: raise ValueError(f"{name} is a text model, and {has}")
+        return shape
+    if config.text and null is not None and not config.start_from:
         shape = shape.changed(num_classes=0, text_width=null.shape[1], text_tokens=null.shape[0],
                               text_depth=shape.text_depth or 2, text_encoder=config.text)
-    if captions and not shape.text_width:
-        raise ValueError(f"{name} is a class model, and data {config.data} has captions: "
-                         "name a text encoder (text) to train a text model of this size")
-    if shape.text_width and not captions:
-        raise ValueError(f"{name} is a text model, and data {config.data} has classes")
-    if captions and null is None: raise ValueError("a text model needs an encoder: train(config, encode=...)")
-    if captions and (shape.text_width != null.shape[1] or shape.text_tokens < null.shape[0]):
+    if not shape.text_width: raise ValueError(f"{name} is a class model, and {has}: "
+                                              "name a text encoder (text) to train a text model of this size")
+    if null is None: raise ValueError("a text model needs an encoder: train(config, encode=...)")
+    if shape.text_width != null.shape[1] or shape.text_tokens < null.shape[0]:
         raise ValueError(f"{name} reads at most {shape.text_tokens} text tokens of width {shape.text_width}, "
                          f"and the text encoder gives {null.shape[0]} of width {null.shape[1]}")
     return shape
@@ -52,10 +52,9 @@ def make_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return PixNerd(shape.changed(channels=channels, num_classes=len(names), **given))
-    for name, found in (("channels", channels), ("num_classes", len(names))):
-        if getattr(shape, name) != found:
-            raise ValueError(f"start_from {config.start_from} has {name} {getattr(shape, name)}, "
-                             f"data {config.data} has {found}")
+    for name, here, there in [("channels", shape.channels, channels), ("num_classes", shape.num_classes, len(names))]:
+        if here != there:
+            raise ValueError(f"start_from {config.start_from} has {name} {here}, data {config.data} has {there}")
     return base.with_config(**given).requires_grad_().train()
 
 # %% ../nbs/10c_run_model.ipynb #7706e5c3

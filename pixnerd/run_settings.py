@@ -145,16 +145,14 @@ def _check(c:TrainConfig) -> None:
     if c.model and c.start_from:
         raise ValueError(f"start_from {c.start_from} brings its own model: give one of them, got model {c.model!r}")
     replace(PRESETS[c.preset].config, **read_changes(c.model)) # refuses what cannot work
-    if c.track: _check_tracker(c.track)
+    if c.track:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+        there = [str(kind) for kind in get_available_trackers()]
+        if c.track not in there:
+            raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)} "
+                             f"(installed: {', '.join(there) or 'none'}), got {c.track!r}")
     if pick_device(c.device).type == "cpu" and c.precision == "fp16":
         raise ValueError("precision fp16 needs a GPU: use fp32 or bf16 on a cpu")
-
-def _check_tracker(name:str) -> None:
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    there = [str(kind) for kind in get_available_trackers()]
-    if name not in there:
-        raise ValueError(f"track must be one of {', '.join(LOGGER_TYPE_TO_CLASS)} "
-                         f"(installed: {', '.join(there) or 'none'}), got {name!r}")
 
 # %% ../nbs/10a_run_settings.ipynb #94e3b775
 def read_recipe(
