@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -75,7 +74,7 @@ def check_data(
 ) -> None: # raises `ValueError` for anything else, with the choices and the nearest name
     "Refuse a name that can be no data, before anything is loaded."
     kind, _, rest = str(name).partition(":")
-    if name in DATASETS or kind in ("hub", "stream") and rest or Path(str(name)).expanduser().is_dir(): return
+    if name in DATASETS or kind in ("hub", "stream") and rest or os.path.isdir(os.path.expanduser(str(name))): return
     near = get_close_matches(str(name).lower(), DATASETS, 1, .5)
     hint = f": did you mean {near[0]}?" if near else ": there is no such folder" if os.sep in str(name) else ""
     choices = ", ".join([*DATASETS, "a folder", "hub:OWNER/NAME or stream:OWNER/NAME"])
@@ -107,14 +106,14 @@ def describe_data(data) -> str: # from `load_data`
     found = data.understood
     names, folders = found["classes"] or [], found.get("folders", {})
     def many(counts): return ", ".join(f"{what} ({n:,})" for what, n in counts.items())
-    sizes = {f"{i} {name}": folders.get(name, [0])[0] for i, name in enumerate(names)}
+    sizes = {f"{i} = {name}": folders.get(name, [0])[0] for i, name in enumerate(names)}
     shown = [f"{what} ({n:,})" if n else what for what, n in sizes.items()]
     if len(shown) > 10: shown[8:-2] = ["…"]
     if names: labels = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {', '.join(shown)}"
     else: labels = "captions" + (f" from {many(found['captions'])}" if found.get("captions") else "")
     count = "a stream of" if found["pictures"] is None else f"{found['pictures']:,}"
     lines = [f"{found.get('folder', found['kind'])}: {count} pictures, {labels}"]
-    if splits := found.get("splits"): lines.append(f"held out: {splits['held-out'] or 'every 20th picture of a class'}")
+    if splits := found.get("splits"): lines.append(f"held out: {splits['held-out'] or 'every 20th picture'}")
     if found.get("left out"): lines.append(f"left out: {many(found['left out'])}")
     return "\n".join(lines)
 

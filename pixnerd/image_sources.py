@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import DATASETS, load_data
-from .images import crop_square, is_picture, open_picture, read_head, walk, why_unreadable
+from .images import crop_square, find_pictures, open_picture, read_head, why_unreadable
 from .patches import to_uint8
 from .records import read_record
 
@@ -69,9 +69,7 @@ def _find_files(folder:Path) -> list[Path]:
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
-    found = [folder/p for p in walk(folder) if is_picture(p)]
-    if not found: raise ValueError(f"{folder} holds no images: expected files such as .png and .jpg")
-    return found
+    return [folder/p for p in find_pictures(folder)[0]]
 
 # %% ../nbs/09f_image_sources.ipynb #591de66d
 def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `ValueError` for damage, and several sizes

@@ -11,10 +11,11 @@ import csv
 import io
 import json
 import os
+import posixpath
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
@@ -182,24 +183,32 @@ def walk(
             yield entry.name                                                                 # or a link to nowhere
 
 # %% ../nbs/09b_images.ipynb #ce2bfefc
-_FOREIGN = frozenset(".heic .heif .hif .avif .jxl .jp2 .svg .psd .xcf .exr .hdr .raw .dng .cr2 .cr3 .nef .arw "
-                     ".orf .rw2 .raf .eps .ai .wmf .emf".split()) # pictures, which Pillow cannot open, or not without a plugin
+_FOREIGN = frozenset(".heic .heif .hif .avif .jxl .jp2 .svg .psd .xcf .exr .hdr .raw .dng .cr2 .cr3 .nef .arw .orf "
+                     ".rw2 .raf .eps .ai .wmf .emf".split()) # pictures that not every Pillow opens
 
-def _endings(paths:Iterable[str]) -> Counter:
+def _endings(paths:Iterable[str]) -> Counter: # for example ".txt", of tables the whole name
     "How many files end in what."
-    return Counter(os.path.splitext(p)[1].lower() or "no suffix" for p in paths)
+    names = (os.path.basename(p).lower() for p in paths)
+    return Counter(n if n.startswith("metadata.") else os.path.splitext(n)[1] or "no suffix" for n in names)
 
-def _listed(counts:Mapping[str, int]) -> str: return ", ".join(f"{n} × {what}" for what, n in counts.items())
+def _listed(counts:Iterable[tuple[str, int]]) -> str: return ", ".join(f"{n} × {what}" for what, n in counts)
+
+def _is_empty(path:str) -> bool:
+    "Whether there is nothing in a file, or no file at the end of a link."
+    try: return not os.stat(path).st_size
+    except OSError: return True
 
 def find_pictures(folder:Path) -> tuple[list[str], list[str]]: # raises `ValueError` where there are no pictures
-    "The paths of pictures below a folder, and of all other files. Pictures that cannot be opened are a warning."
+    "Paths of pictures below a folder, and of all other files. Pictures that cannot be opened are a warning."
     files = list(walk(folder))
-    pictures, others = [p for p in files if is_picture(p)], [p for p in files if not is_picture(p)]
-    counts = _endings(others)
+    pictures = [p for p in files if is_picture(p)]
     if not pictures:
-        what = _listed(dict(counts.most_common(5))) or "it is empty"
+        what = _listed(_endings(files).most_common(5)) or "it is empty"
         raise ValueError(f"folder {str(folder)!r} holds no images: {len(files)} files ({what})")
-    if foreign := {ending: n for ending, n in counts.items() if ending in _FOREIGN}:
+    full = {os.path.dirname(p) for p in pictures if not _is_empty(f"{folder}/{p}")}
+    pictures = [p for p in pictures if os.path.dirname(p) in full] or pictures     # a folder of empty files holds none
+    others = sorted({*files} - {*pictures})
+    if foreign := [(ending, n) for ending, n in _endings(others).items() if ending in _FOREIGN]:
         warnings.warn(f"folder {str(folder)!r}: {_listed(foreign)} left out, as Pillow cannot open them here")
     return pictures, others
 
@@ -250,18 +259,8 @@ def _find_splits(paths:Sequence[str]) -> dict[str, str|None]: # None: nothing is
     return {"train": inner, "held-out": _unwrap(paths, beside) if inner != wrapped else beside}
 
 # %% ../nbs/09b_images.ipynb #0d4ca305
-def _is_empty(path:str) -> bool:
-    "Whether there is nothing in a file, or no file at the end of a link."
-    try: return not os.stat(path).st_size
-    except OSError: return True
-
-def _label_by_folder(
-    folder:Path, # of the split
-    train:Path, # of the training split
-    names:list[str], # folders in that, of pictures that are no empty files
-    paths:list[str], # in the split
-) -> np.ndarray: # raises `ValueError` for images outside of classes
-    "A class id for each path."
+def _label_by_folder(folder:Path, train:Path, names:list[str], paths:list[str]) -> np.ndarray:
+    "A class id for each path in the folder of a split; `ValueError` for images outside of the classes of training."
     if not names: return np.zeros(len(paths), np.int32)
     if loose := [p for p in paths if "/" not in p]:
         raise ValueError(f"folder {str(folder)!r} holds images beside its class folders "
@@ -271,8 +270,8 @@ def _label_by_folder(
         raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
     return np.array([ids[name] for name in classes], np.int32)
 
-def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray:
-    "Places of images, one class after the other; of those of a split where every 20th of each class is held out."
+def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray: # `split`: where every 20th of a class is held out
+    "Places of images, one class after the other."
     order = np.argsort(labels, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])                   # within its class
     return order[(rank % 20 == 19) == (split == "held-out")] if split else order
@@ -281,11 +280,14 @@ def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray:
 _BESIDE = (".txt", ".caption", ".json") # of several beside a picture the first counts
 _TEXT = ("text", "caption", "prompt", "description") # what a caption is called in JSON and tables
 
-class _NoCaption(ValueError):
-    "A file holds something else."
+class _Caption(NamedTuple):
+    "A line of text, the file that tells it, and why there is none."
+    text:str
+    file:str
+    why:str=""
 
 def _caption_of(record) -> str|None: # what JSON gives
-    "The caption in a record, on one line."
+    "The text in a record, if it is one."
     found = next((record[name] for name in _TEXT if name in record), None) if isinstance(record, dict) else record
     return " ".join(found.encode(errors="replace").decode().split()) if isinstance(found, str) else None
 
@@ -295,37 +297,30 @@ def _is_box(line:str) -> bool: # for example "0 0.51 0.48 0.22 0.31"
     numbers = sum(bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", word)) for word in words)
     return numbers >= max(4, len(words) - 1)
 
-def _read_caption(path:Path) -> str: # on one line; raises `ValueError` where there is none
+def _read_caption(folder:Path, file:str) -> _Caption|None: # None: it holds something else
     "The caption in a file beside a picture."
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() == ".json": text = _caption_of(json.loads(text))
-    elif text.strip() and all(map(_is_box, text.strip().split("\n"))): text = None
-    if text is None: raise _NoCaption(f"no caption in {path.name}")
-    if not (text := " ".join(text.split())): raise ValueError("its caption is empty")
-    return text
+    try:
+        text = (folder/file).read_text(encoding="utf-8-sig")
+        if file.lower().endswith(".json"): text = _caption_of(json.loads(text))
+        elif text.strip() and all(map(_is_box, text.strip().split("\n"))): text = None
+    except (OSError, ValueError, RecursionError) as error: return _Caption("", file, why_unreadable(error))
+    if text is not None: return _Caption(" ".join(text.split()), file, "" if text.strip() else "its caption is empty")
 
 # %% ../nbs/09b_images.ipynb #515cc629
-def _find_beside(folder:Path, pictures:Sequence[str], others:Iterable[str]) -> dict[str, str]: # picture -> file
-    "The files with captions beside pictures. Whether files of a kind hold captions is told from fifty of them."
-    texts = {}
+def _read_beside(folder:Path, pictures:Sequence[str], others:Iterable[str]) -> dict[str, _Caption]: # by picture
+    "The captions in files beside pictures; no kind of file counts that mostly holds something else."
+    files, found = {}, {}
     for path in others:
         stem, ending = os.path.splitext(path)
-        if ending.lower() in _BESIDE: texts[stem + ending.lower()] = path
-    found = {}
-    for kind in _BESIDE if texts else ():
+        if ending.lower() in _BESIDE: files[stem + ending.lower()] = path
+    for kind in _BESIDE if files else ():
         mine = {}
         for picture in pictures:
-            keys = (os.path.splitext(picture)[0] + kind, picture + kind)
-            if beside := next((texts[key] for key in keys if key in texts), None): mine[picture] = beside
-        some = list(mine.values())[::max(1, len(mine) // 50)]
-        if 2 * sum(_holds_none(folder/path) for path in some) <= len(some): found = mine | found
+            file = files.get(os.path.splitext(picture)[0] + kind) or files.get(picture + kind)
+            if file: mine[picture] = _read_caption(folder, file)
+        captions = {picture: caption for picture, caption in mine.items() if caption}
+        if 2 * len(captions) >= len(mine): found = captions | found
     return found
-
-def _holds_none(path:Path) -> bool:
-    "Whether a file holds something else than a caption, for certain."
-    try: _read_caption(path)
-    except Exception as error: return isinstance(error, _NoCaption)
-    return False
 
 # %% ../nbs/09b_images.ipynb #360ac65f
 def _read_rows(path:Path) -> Iterator[tuple[int, dict]]: # line, and what it holds by name; raises `ValueError`
@@ -351,46 +346,38 @@ def _read_table(folder:Path, path:str) -> Iterator[tuple[int, str, str|None]]: #
         name = row.get("file_name") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name: raise ValueError(f"{where}: no file_name in {str(row)[:60]}")
         if None in row: raise ValueError(f"{where}: more values than columns; texts with commas need quotes")
-        inside = os.path.normpath(name.replace("\\", "/"))
+        inside = posixpath.normpath(name.replace("\\", "/"))
         if inside.startswith(("..", "/")): raise ValueError(f"{where}: file_name {name!r} leads out of the folder")
-        yield line, os.path.normpath(os.path.join(os.path.dirname(path), inside)), _caption_of(row)
+        yield line, posixpath.join(posixpath.dirname(path), inside), _caption_of(row)
 
 # %% ../nbs/09b_images.ipynb #a5854976
-class _Captions(NamedTuple):
-    "Where the captions of a folder's pictures are."
-    tables:list[str] # files that tell of many
-    texts:dict[str, str] # picture -> what a table tells of it
-    why:dict[str, str] # picture -> why it has no caption, though tables tell of it
-    beside:dict[str, str] # picture -> the file beside it
-
-_NO_CAPTIONS = _Captions([], {}, {}, {})
-
-def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> _Captions:
+def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[str, _Caption]: # by picture
     "Look for captions everywhere; what is wrong with tables is a warning, or a `ValueError`."
     tables = [p for p in others if os.path.basename(p).lower() in ("metadata.jsonl", "metadata.csv")]
-    found, first = _Captions(tables, {}, {}, _find_beside(folder, pictures, others)), {}
+    found, lines = {}, {}
     for table in tables:
         for line, picture, text in _read_table(folder, table):
-            at = first.setdefault(picture, f"{table}, line {line}")
-            if text and found.texts.setdefault(picture, text) != text:
-                found.why[picture] = f"two captions: {at}, and {table}, line {line}"
-    told = {"missing": sorted(first.keys() - {*pictures, *others}), "told two captions": list(found.why),
-            "not named": [p for p in pictures if p not in first and p not in found.beside] if first else []}
-    for what, some in told.items():
+            at = f"{table}, line {line}"
+            first = lines.setdefault(picture, at)
+            if text and found.setdefault(picture, _Caption(text, table)).text != text:
+                found[picture] = _Caption("", table, f"two captions: {first}, and {at}")
+    missing, twice = sorted(lines.keys() - {*pictures, *others}), [p for p, caption in found.items() if caption.why]
+    found = _read_beside(folder, pictures, others) | found
+    near = tuple(os.path.dirname(table) for table in tables)
+    unnamed = [p for p in pictures if p not in lines and p not in found and p.startswith(near)] if lines else []
+    for what, some in {"missing": missing, "told two captions": twice, "not named": unnamed}.items():
         if some: warnings.warn(f"{', '.join(tables)} in {str(folder)!r}: {len(some)} pictures are {what}, "
                                f"for example {some[0]}")
     return found
 
-def _are_labels(captions:_Captions, folder:Path, paths:list[str], cond:str) -> bool:
-    "Whether captions are the labels; `ValueError` where only some pictures have one, or none although asked for."
-    count = sum(p in captions.texts or p in captions.beside for p in paths)
-    if 0 < count < len(paths) / 2:
-        raise ValueError(f"folder {str(folder)!r} has captions for {count} of its {len(paths)} images: "
+def _check_captions(count:int, images:int, folder:Path, cond:str) -> None:
+    "Refuse captions that only some images have, or none although they are asked for."
+    if 0 < count < images / 2:
+        raise ValueError(f"folder {str(folder)!r} has captions for {count} of its {images} images: "
                          "most of them need one, or none; cond class passes over captions")
     if cond == "text" and not count:
         raise ValueError(f"cond text cannot be had: folder {str(folder)!r} has no captions, neither in "
                          f"metadata.jsonl or .csv (file_name, text) nor in {', '.join(_BESIDE)} beside its images")
-    return count > 0
 
 # %% ../nbs/09b_images.ipynb #a09ff272
 def _list_folders(paths:Iterable[str]) -> dict[str, list]: # first folder, "." for none -> how many files, digest
@@ -408,61 +395,44 @@ class Folder(ImageFiles):
         size:int=256, # side of the examples in pixels
         cond:str="auto", # labels: "class", "text", or "auto": captions where most images have one, else classes
     ):
-        root = Path(folder).expanduser()
+        root = Path(os.path.expanduser(folder))
         pictures, others = find_pictures(root)
-        full = [p for p in pictures if not _is_empty(f"{root}/{p}")] or pictures
-        lies = _find_splits(full)
+        lies = _find_splits(pictures)
         at = lies[split] or lies["train"]
-        self.folder, chosen = root/at, [p for p in pictures if p.startswith(at)]
-        captions = _NO_CAPTIONS if cond == "class" else _find_captions(root, pictures, others)
-        names, labels, empty = None, np.zeros(len(chosen), np.int32), 0
-        if not _are_labels(captions, self.folder, chosen, cond):
-            captions, train, names = _NO_CAPTIONS, root/lies["train"], _tops(full, lies["train"])[0]
-            kept = {*full, *(p for p in chosen if not names or p[len(at):].partition("/")[0] in names)}
-            empty, chosen = len(chosen), [p for p in chosen if p in kept]
-            empty -= len(chosen)
+        self.folder, train = root/at, root/lies["train"]
+        chosen = [p for p in pictures if p.startswith(at)]
+        captions = {} if cond == "class" else _find_captions(root, pictures, others)
+        captioned = sum(p in captions for p in chosen)
+        _check_captions(captioned, len(chosen), self.folder, cond)
+        names, labels = None, np.zeros(len(chosen), np.int32)
+        if not captioned:
+            captions, names = {}, _tops(pictures, lies["train"])[0]
             labels = _label_by_folder(self.folder, train, names, [p[len(at):] for p in chosen])
-            names = names or [train.resolve().name]
         order = _in_order(labels, None if lies["held-out"] else split)
         if not len(order): raise ValueError(f"folder {str(folder)!r} has fewer than 20 images of each class, "
                                             f"so none is held out: divide it into train/ and held-out/")
-        super().__init__(names, size)
-        chosen, self.labels = [chosen[i] for i in order], labels[order]
-        self.paths = PackedStrings(p[len(at):] for p in chosen)
-        self.why = {p[len(at):]: why for p, why in captions.why.items()}
-        self.texts = PackedStrings(captions.texts.get(p, "") for p in chosen)
-        self.beside = PackedStrings(captions.beside.get(p, "")[len(at):] for p in chosen)
-        used = {*captions.tables, *captions.beside.values()}
-        left = dict(_endings(p for p in others if p not in used).most_common())
-        elsewhere = sum(not p.startswith((lies["train"], lies["held-out"] or lies["train"])) for p in pictures)
-        left |= {what: n for what, n in {"images elsewhere": elsewhere, "empty images": empty}.items() if n}
-        self.understood = self._understand(lies, left, " and ".join({os.path.basename(p) for p in captions.tables}))
+        super().__init__(None if captioned else names or [train.resolve().name], size)
+        self.labels, self.paths = labels[order], PackedStrings(chosen[i][len(at):] for i in order)
+        told = [captions.get(chosen[i], _Caption("", "", "no caption beside it")) for i in order] if captioned else []
+        self.texts, self.why = PackedStrings(c.text for c in told), {i: c.why for i, c in enumerate(told) if c.why}
         try: self[0]
         except ValueError as error:
             raise ValueError(f"folder {str(folder)!r} holds no usable image ({len(self)} found): {error}") from None
-
-    def _understand(self, lies:dict, left:dict, tables:str) -> dict:
-        "What a folder was taken for, and a short account of its files."
+        left = dict(_endings({*others} - {c.file for c in captions.values()}).most_common())
+        elsewhere = sum(not p.startswith((lies["train"], lies["held-out"] or lies["train"])) for p in pictures)
         listing = _list_folders(self.paths)
-        sources = Counter(tables if text else os.path.splitext(file)[1].lower() or "nowhere"
-                          for text, file in zip(self.texts, self.beside))
-        return {"kind": "folder", "folder": str(self.folder), "pictures": len(self), "classes": self.names,
-                "captions": None if self.names else dict(sources), "splits": lies, "left out": left,
-                "folders": listing, "fingerprint": digest(ascii([listing, self.names, *self.texts, *self.beside]))}
+        self.understood = {
+            "kind": "folder", "folder": str(self.folder), "pictures": len(self), "classes": self.names,
+            "captions": dict(_endings(c.file for c in told if c.file)), "splits": lies,
+            "left out": left | ({"images elsewhere": elsewhere} if elsewhere else {}),
+            "folders": listing, "fingerprint": digest(ascii([listing, self.names, *self.texts]))}
 
     def __len__(self) -> int: return len(self.paths)
     def where(self, i:int) -> str: return self.paths[i]
     def read(self, i:int) -> tuple[Image.Image, int|str]:
-        return open_picture(self.folder/self.paths[i]), int(self.labels[i]) if self.names else self.caption(i)
-
-    def caption(self, i:int) -> str: # raises `ValueError` where there is none, or `OSError`
-        "The caption of picture i."
-        if why := self.why.get(self.paths[i]): raise ValueError(why)
-        if text := self.texts[i]: return text
-        if not self.beside[i]: raise ValueError("no caption beside it")
-        return _read_caption(self.folder/self.beside[i])
+        if i in self.why: raise ValueError(self.why[i])
+        return open_picture(self.folder/self.paths[i]), int(self.labels[i]) if self.names else self.texts[i]
 
     def captions(self) -> Iterator[tuple[str, str]]: # nothing where there are classes
         "Each picture and its caption, of those that have one."
-        for i in range(0 if self.names else len(self)):
-            with suppress(ValueError, OSError): yield self.paths[i], self.caption(i)
+        return ((self.paths[i], text) for i, text in enumerate(self.texts) if text)

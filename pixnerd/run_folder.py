@@ -207,13 +207,11 @@ def changed_data(
     before, now = read_record(path), json.loads(json.dumps(understood))
     old, new = before.get("folders") or {}, now.get("folders") or {}
     for name in dict.fromkeys([*old, *new]):
-        had, names_then = old.get(name, (0, ""))
-        has, names_now = new.get(name, (0, ""))
-        folder = "the data" if name == "." else f"folder {name}"
-        if not had: told.append(f"{folder} is new ({has} pictures)")
-        elif not has: told.append(f"{folder} is gone ({had} pictures)")
-        elif had != has: told.append(f"{folder} has {has} pictures, and had {had}")
-        elif names_then != names_now: told.append(f"{folder} has {has} pictures as before, but of other names")
+        was, has = old.get(name), new.get(name)
+        if not was: change = f"is new ({has[0]} pictures)"
+        elif not has: change = f"is gone ({was[0]} pictures)"
+        else: change = f"has {has[0]} pictures and had {was[0]}{', of other names' * (has[0] == was[0])}"
+        if was != has: told.append(f"folder {name} {change}")
     for name in () if told else ("kind", "pictures", "classes", "captions"):
         if before.get(name) != now.get(name): told.append(f"{name} was {before.get(name)} and is {now.get(name)}")
     return told or ["captions are others"] * (before.get("fingerprint") != now.get("fingerprint"))

@@ -1,7 +1,6 @@
 "Data sets as the hub holds them, whole and streamed, from local files."
 
 import io
-import threading
 from itertools import islice
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 
 from files import fill, python
-from pixnerd.data import batches, load_data
+from pixnerd.data import batches, describe_data, load_data
 from pixnerd.digits import Example
 from pixnerd.hub import Hub, Stream
 
@@ -40,6 +39,7 @@ def hub(tmp_path_factory):
     save(folder/"split/validation.parquet", part(rows[90:], "image", "caption"), {"image": image, "caption": text})
     two = [{"image": r["image"], "fine": r["label"], "coarse": 1 - r["label"]} for r in rows[:30]]
     save(folder/"two/train.parquet", two, {"image": datasets.Image(), "fine": classes, "coarse": classes})
+    save(folder/"both/train.parquet", rows[:40], {"image": datasets.Image(), "label": classes, "caption": text})
     save(folder/"none/train.parquet", [{"score": 1.5, "when": "now"}],
          {"score": datasets.Value("float32"), "when": text})
     yield folder
@@ -48,6 +48,19 @@ def hub(tmp_path_factory):
 
 
 def same(a: Example, b: Example) -> bool: return torch.equal(a.image, b.image) and a.label == b.label
+
+
+@pytest.mark.parametrize("kind", ["hub", "stream"])
+def test_classes_or_captions_are_asked_for(hub, kind):
+    "Of data with both, `cond` says which; whole data tell all their captions without a picture being read."
+    name = f"{kind}:{hub/'both'}"
+    assert load_data(name).names == load_data(name, cond="class").names == ["low", "high"]
+    told = load_data(name, size=8, cond="text")
+    assert told.names is None and next(iter(told)).label == "number 0"
+    assert describe_data(told).split("\n")[0] == f"{name}: {'38' if kind == 'hub' else 'a stream of'} pictures, captions"
+    if kind == "hub": assert dict(told.captions())["row 3"] == "number 3" and len(dict(told.captions())) == 38
+    told.refused = {"number 0": "an unknown word"}
+    assert next(iter(told)).label == "number 1" and next(iter(told)).skipped[0][1] == "an unknown word"
 
 
 @pytest.mark.parametrize("name, split, count, names",
