@@ -8,19 +8,21 @@ __all__ = ['SHIPPED', 'save_pretrained', 'current_name', 'read_config', 'to_offi
 
 # %% ../nbs/06_checkpoints.ipynb #006740f6
 import json
+import logging
 import math
+import os
 import pickle
 import re
 import tempfile
 import zipfile
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import pixnerd
@@ -41,7 +43,7 @@ def save_pretrained(
 ) -> Path: # the folder
     "Save a model as `config.json` and `model.safetensors`; also `model.save_pretrained(folder)`."
     _check_dtype(dtype)
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.detach().to("cpu", dtype).contiguous() for name, w in model.state_dict().items()}
     def write_weights(path):
@@ -77,9 +79,13 @@ def _check_tensors(found:Mapping, wanted:Mapping, source:str) -> None:
     if problems: raise ValueError(f"tensors in {source} do not fit the model: " + "; ".join(problems))
 
 # %% ../nbs/06_checkpoints.ipynb #852aa03b
-def _check_finite(weights:Mapping[str, Tensor], source) -> None:
+def _check_weights(weights:Mapping[str, Tensor], source, read:bool=True) -> None: # read: look at every number, too
     for name, w in weights.items():
-        if w.numel() and not torch.stack(torch.aminmax(w)).isfinite().all():
+        if not (isinstance(w, Tensor) and w.layout == torch.strided and w.is_floating_point() and w.itemsize > 1):
+            raise ValueError(f"{source} cannot be read: {name} is no tensor of floating numbers")
+        if w.numel() * w.itemsize > w.untyped_storage().nbytes():
+            raise ValueError(f"{source} is damaged: {name} has more numbers than the file")
+        if read and w.numel() and not torch.stack(torch.aminmax(w)).isfinite().all():
             raise ValueError(f"{source} is damaged: {name} holds numbers that are not finite")
 
 # %% ../nbs/06_checkpoints.ipynb #a7a937a5
@@ -116,27 +122,47 @@ def read_config(
     "Read a model's configuration."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no config.json in {path.parent}: not a checkpoint folder")
-    try: values = json.loads(path.read_text(encoding="utf-8"))
+    try: values = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
     except RecursionError: raise ValueError(f"{path} is damaged: it is nested too deeply") from None
     if not isinstance(values, dict): raise ValueError(f"{path} is damaged: expected an object of configuration fields")
     try: return PixNerdConfig().changed(**_current_fields(values))
-    except ValueError as e: raise ValueError(f"{path}: {e}") from None
+    except ValueError as e: raise ValueError(f"{path}: {str(e)[:1000]}") from None # a value may be of any length
+
+# %% ../nbs/06_checkpoints.ipynb #4662e710
+_WRAPPERS = ("_orig_mod", "module", "model", "state_dict")
+
+def _unwrapped(name:str) -> str: # "_orig_mod.blocks.0.norm1.weight" is "blocks.0.norm1.weight"
+    "A tensor's name without what compiling, data parallel and trainers put into it."
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+def _by_name(names:Iterable[str], rename:Callable[[str], str], source) -> dict[str, str]:
+    "The names as we have them -> as they stand in a file; raises `ValueError` where two mean the same."
+    found = {}
+    for name in names:
+        there = found.setdefault(rename(name), name)
+        if there != name: raise ValueError(f"{source} holds the same tensor twice: {there} and {name}")
+    left_off = {part for name in names for part in name.split(".") if part in _WRAPPERS} - {"state_dict"}
+    if left_off: logging.getLogger("pixnerd").warning(f"{source}: {', '.join(sorted(left_off))} left off the names")
+    return found
 
 # %% ../nbs/06_checkpoints.ipynb #087fef8c
 def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch.device|str="cpu") -> PixNerd:
     "A model that `save_pretrained` wrote, in eval mode."
     config, path = read_config(folder/"config.json"), folder/"model.safetensors"
     if not path.is_file(): raise FileNotFoundError(f"no model.safetensors in {folder}: not a checkpoint folder")
-    with torch.device("meta"): model = PixNerd(config)
     try:
         with safe_open(path, "pt", device=str(device)) as file:
-            stored = {current_name(name): name for name in file.keys()}
+            stored = _by_name(file.keys(), lambda name: current_name(_unwrapped(name)), path)
+            blocks = max(config.depth, config.text_depth, config.field_depth)
+            if blocks > len(stored):
+                raise ValueError(f"{folder/'config.json'} says {blocks} blocks, and {path} holds {len(stored)} tensors")
+            with torch.device("meta"): model = PixNerd(config)
             found = {name: file.get_slice(there).get_shape() for name, there in stored.items()}
             _check_tensors(found, {name: w.shape for name, w in model.state_dict().items()}, str(path))
             weights = {name: file.get_tensor(there).to(dtype) for name, there in stored.items()}
     except SafetensorError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    _check_finite(weights, path)
+    _check_weights(weights, path)
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
@@ -269,25 +295,62 @@ def from_official(
     return model.eval()
 
 # %% ../nbs/06_checkpoints.ipynb #66e58316
-def _load_lightning(path:Path, averaged:bool=True, dtype:torch.dtype|None=torch.float32, device="cpu") -> PixNerd:
-    "A model from a published `.ckpt` file, in eval mode; `dtype=None` leaves the weights in the file, mapped."
-    if not zipfile.is_zipfile(path): raise ValueError(f"{path} is damaged, or no checkpoint written by torch.save")
-    try: saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+def _read_weights(path:Path) -> dict:
+    "Whatever is in a file of weights, without running any of it."
+    try:
+        if path.suffix == ".safetensors": return load_file(path)
+        if not zipfile.is_zipfile(path): raise ValueError(f"{path} is damaged, or no checkpoint written by torch.save")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
         refused = re.findall(r"GLOBAL ([\w.]+)", str(e)) or ["something other than plain data"]
         raise ValueError(f"{path} was refused: it wants to run code ({refused[0]}), and weights need none") from None
     except Exception as e: # a damaged file meets the loader anywhere
+        if isinstance(e, ValueError) and str(path) in str(e): raise
         raise ValueError(f"{path} is damaged: {(str(e).splitlines() or [type(e).__name__])[0]}") from None
-    prefix = "ema_denoiser." if averaged else "denoiser."
-    tensors = saved.get("state_dict") if isinstance(saved, dict) else None
-    if not isinstance(tensors, dict): tensors = {}
-    weights = {name.removeprefix(prefix): w for name, w in tensors.items() if str(name).startswith(prefix)}
-    if not weights: raise ValueError(f"{path} holds no tensors named {prefix}…: not a published PixNerd checkpoint")
-    for name, w in weights.items():
-        if not (isinstance(w, Tensor) and w.is_floating_point()):
-            raise ValueError(f"{path} is damaged: {prefix}{name} is no tensor of floating numbers")
+
+# %% ../nbs/06_checkpoints.ipynb #6d4f54b5
+_PARTS = "s_embedder|t_embedder|x_embedder|y_embedder|y_pos_embedding|blocks|text_refine_blocks|final_layer"
+_PUBLISHED = re.compile(rf"((?:.*?\.)?)(?:{_PARTS})(?:\.|$)")
+
+def _find_weights(saved) -> dict[str, dict]: # what stands before the names -> name in the file -> tensor
+    "Every set of published weights in nested dictionaries, by what stands before their names, wrappers left off."
+    found, seen, queue = {}, set(), [("", saved)]
+    while queue:
+        place, there = queue.pop()
+        if not isinstance(there, dict) or id(there) in seen or place.count(".") > 4: continue
+        seen.add(id(there))
+        named = {name: value for name, value in there.items() if isinstance(name, str)}
+        queue += [(f"{place}{name}.", value) for name, value in named.items() if isinstance(value, dict)]
+        ours = {name: _unwrapped(name) for name in named}
+        for front in {match[1] for name in ours.values() if (match := _PUBLISHED.match(name))}:
+            weights = {place + name: named[name] for name, clean in ours.items() if clean.startswith(front)}
+            found.setdefault(_unwrapped(place + front), {}).update(weights)
+    return found
+
+def _pick_weights(saved, averaged:bool, path:Path) -> dict[str, Tensor]:
+    "The averaged or the raw published weights, by their published names."
+    found = _find_weights(saved)
+    words = {front: set(re.findall("[a-z]+", front)) for front in found if front}
+    fronts = [front for front, said in words.items()
+              if said <= {"ema", "denoiser", "state", "dict"} and ("ema" in said) == averaged]
+    fronts = fronts or [""]             # without such a word, the only weights there are
+    if len(fronts) > 1: raise ValueError(f"{path} holds several sets of weights: {', '.join(fronts)}")
+    if fronts[0] not in found:
+        prefix = "ema_denoiser." if averaged else "denoiser."
+        raise ValueError(f"{path} holds no tensors named {prefix}…: not a published PixNerd checkpoint")
+    weights = found[fronts[0]]
+    names = _by_name(weights, lambda name: _unwrapped(name).removeprefix(fronts[0]), path)
+    if "patch_embedding.weight" in names:
+        raise ValueError(f"{path} holds weights without their configuration: give a folder that has a config.json too")
+    _check_weights({there: weights[there] for there in names.values()}, path, read=False)
+    return {name: weights[there] for name, there in names.items()}
+
+# %% ../nbs/06_checkpoints.ipynb #ca1f3b77
+def _load_published(path:Path, averaged:bool=True, dtype:torch.dtype|None=torch.float32, device="cpu") -> PixNerd:
+    "A model from a published `.ckpt` file, in eval mode; `dtype=None` leaves the weights in the file, mapped."
+    weights = _pick_weights(_read_weights(path), averaged, path)
     model = from_official(weights)
-    if dtype is not None: _check_finite(weights, path) # without a type they stay on the disk, unread
+    if dtype is not None: _check_weights(weights, path) # without a type they stay on the disk, unread
     return model.to(device=device, dtype=dtype)
 
 # %% ../nbs/06_checkpoints.ipynb #beec1225
@@ -320,9 +383,22 @@ def _download(repository:str, filename:str|None=None, revision:str|None=None, ca
                                 f"not whole in the cache {cache}: check the name, or give the path of a downloaded "
                                 f"file") from e
 
+# %% ../nbs/06_checkpoints.ipynb #2b9e30af
+def _locate(path:Path) -> Path: # a folder with a model, or a file of weights; raises `ValueError`
+    "What a path means: one of a checkpoint's files is its folder, a run its newest checkpoint."
+    whole = {"config.json", "model.safetensors"}
+    if path.name in whole and all((path.parent/name).is_file() for name in whole): return path.parent
+    if path.name == "training.pt" and path.is_file():
+        raise ValueError(f"{path} is the state of a training, and no model: give its folder {path.parent}")
+    if not path.is_dir() or (path/"model.safetensors").exists(): return path
+    if (path/"checkpoints").is_dir(): path = path/"checkpoints"
+    steps = [p for p in path.glob("step-*") if re.fullmatch(r"step-\d+", p.name) and (p/"config.json").is_file()]
+    if path.name == "checkpoints" and not steps: raise ValueError(f"{path.parent} is a run without a checkpoint yet")
+    return max(steps, key=lambda p: int(p.name[5:]), default=path)
+
 # %% ../nbs/06_checkpoints.ipynb #657539c1
 def from_pretrained(
-    source:str|Path, # a shipped model ("digits"), a folder, a published `.ckpt`, or a hub id
+    source:str|Path, # a shipped model ("digits"), a folder, a run, a published `.ckpt`, or a hub id
     dtype:torch.dtype|None=torch.float32, # of the weights in memory; None: as stored
     device:torch.device|str="cpu",
     averaged:bool=True, # published files: the averaged weights; False: the raw ones
@@ -330,10 +406,11 @@ def from_pretrained(
 ) -> PixNerd: # in eval mode; raises `FileNotFoundError` or `ValueError`
     "Load a model; also `PixNerd.from_pretrained`."
     _check_dtype(dtype)
-    path = SHIPPED.get(str(source), Path(source))
+    path = SHIPPED.get(str(source), Path(os.path.expanduser(source)))
     local = path.exists() or path.parent != Path(".") and path.parent.is_dir() # a misspelt folder is not looked up
     if not local and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)): path = _download(str(source), **hub)
-    if path.is_file(): return _load_lightning(path, averaged, dtype, device)
+    path = _locate(path)
+    if path.is_file(): return _load_published(path, averaged, dtype, device)
     if path.is_dir(): return _load_folder(path, dtype, device)
     raise FileNotFoundError(f"no model {str(source)!r}: must be a folder with config.json and model.safetensors, "
                             f"a published .ckpt file, a hub id, or a shipped model ({', '.join(SHIPPED)})")

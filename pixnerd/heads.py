@@ -54,9 +54,8 @@ def _make_linear(c) -> LinearHead: return LinearHead(c.width, c.channels, c.patc
 
 # %% ../nbs/04_heads.ipynb #22e45ca0
 def _make_field(c) -> NeuralField:
-    return make_field(c.width, c.channels, c.patch, width=c.field_width, ratio=c.field_ratio, depth=c.field_depth,
-                      encoding=c.encoding, frequencies=c.frequencies, normalise=c.normalise,
-                      output_norm=c.output_norm, noisy_pixels=c.noisy_pixels, off_grid=c.off_grid)
+    return make_field(c.width, c.channels, c.patch, c.field_width, c.field_ratio, c.field_depth, c.encoding,
+                      c.frequencies, c.normalise, c.output_norm, c.noisy_pixels, c.off_grid)
 
 # %% ../nbs/04_heads.ipynb #9e56c067
 def _check_field(c) -> None:

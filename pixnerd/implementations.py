@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from .lean_field import paint_in_tiles
 from .neural_field import NeuralField
+from .products import is_transformed
 from .triton_field import PAINTERS          # the lean field's table, with the kernel in it
 
 # %% ../nbs/04d_implementations.ipynb #943d641d
 def _why_not_lean() -> str|None:
     "Why the lean field cannot run here, if it cannot."
     if torch.compiler.is_compiling(): return None
-    if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
+    if is_transformed():
         return "forward derivatives and function transforms go through the plain field only"
 
 # %% ../nbs/04d_implementations.ipynb #f597d874

@@ -98,7 +98,7 @@ def _fits(value, kind) -> bool:
 def _check_types(c:PixNerdConfig) -> None:
     for f in fields(c):
         value = getattr(c, f.name)
-        if not _fits(value, f.type): raise ValueError(f"{f.name} must be {_KINDS[f.type]}, got {value!r}")
+        if not _fits(value, f.type): raise ValueError(f"{f.name} must be {_KINDS[f.type]}, got {value!r:.80}")
         if value is None or f.name not in _RANGES: continue
         least, most = _RANGES[f.name]
         if value < least: raise ValueError(f"{f.name} must be at least {least}, got {value}")

@@ -6,7 +6,7 @@
 __all__ = ['split_weights', 'FieldBlock', 'PixelEmbedding', 'PixelVelocity', 'NeuralField', 'make_field']
 
 # %% ../nbs/03_neural_field.ipynb #bde148f7
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -52,12 +52,16 @@ class FieldBlock(nn.Module):
 
 # %% ../nbs/03_neural_field.ipynb #91d8535a
 class PixelEmbedding(nn.Module):
-    "The field's first layer: a noisy pixel and its place become h numbers; arguments as in `make_field`."
-    def __init__(self, channels:int=3, patch:int=16, width:int=64, encoding:str="dct", frequencies:int=8,
-                 noisy_pixels:bool=True, off_grid:str="evaluate"):
+    "The field's first layer: a noisy pixel and its place become h numbers."
+    def __init__(self,
+        places:Callable, # `places(patch, device=…)`: the encoding of a patch's pixels, (h·w, atoms)
+        channels:int=3, # of the noisy pixels; 0: it sees none
+        patch:int=16,
+        width:int=64,
+    ):
         super().__init__()
-        self.places = partial(encoding_table, encoding, count=frequencies, base=patch, off_grid=off_grid)
-        self.split = [channels if noisy_pixels else 0, self.places((patch, patch)).shape[1]]
+        self.places = places
+        self.split = [channels, places((patch, patch), device="meta").shape[1]] # how many atoms: without making them
         self.linear = nn.Linear(sum(self.split), width)
 
     def forward(self,
@@ -127,6 +131,7 @@ def make_field(
     off_grid:str="evaluate", # the encoding off the trained pixels: see `encoding_table`
 ) -> NeuralField: # ready for `field(patches, tokens)`
     "A field made of named choices; the defaults are the published ones."
-    embed = PixelEmbedding(channels, patch, width, encoding, frequencies, noisy_pixels, off_grid)
+    places = partial(encoding_table, encoding, count=frequencies, base=patch, off_grid=off_grid)
+    embed = PixelEmbedding(places, channels if noisy_pixels else 0, patch, width)
     blocks = [FieldBlock(token_width, width, ratio, normalise) for _ in range(depth)]
     return NeuralField(embed, blocks, PixelVelocity(width, channels, output_norm))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .alignment import transformers_errors
 from .model import PixNerd, PixNerdConfig
 from .records import data_folder, digest, fingerprint, write_whole
 from .scenes import VOCABULARY
@@ -82,15 +83,10 @@ class WordEncoder:
 # %% ../nbs/14_text_to_image.ipynb #0d3f2cc3
 def _load_language_model(source:str, device:torch.device|str, dtype:torch.dtype) -> tuple:
     "A tokeniser and the frozen transformer that belongs to it."
-    try: from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise ValueError(f"the text encoder {source!r} needs transformers: pip install 'pixnerd[text]'") from None
-    try:
+    with transformers_errors("text encoder", source):
+        from transformers import AutoModel, AutoTokenizer
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=dtype)
-    except (OSError, ValueError, KeyError) as e:
-        why = (str(e).splitlines() or [""])[0]
-        raise ValueError(f"no text encoder could be loaded from {source!r}: {why}") from None
     if tokenizer.pad_token is None: raise ValueError(f"the tokeniser of {source!r} has no padding token")
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer, model.to(device).eval().requires_grad_(False)
@@ -207,9 +203,9 @@ def read_prompts(
     path:str|Path, # a text file, UTF-8
 ) -> list[str]: # raises `FileNotFoundError`, or `ValueError` where it is no text or holds no prompts
     "The prompts in a file, one a line."
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"no file of prompts {path}")
-    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try: lines = path.read_text(encoding="utf-8-sig").split("\n") # any usual line end is "\n" here; U+2028 is text
     except UnicodeDecodeError as e:
         raise ValueError(f"prompts {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
     found = [" ".join(line.split()) for line in lines if line.strip()]

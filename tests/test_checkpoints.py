@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,12 +126,61 @@ def test_a_file_without_the_tensors_says_so(content, tmp_path):
     ("s_embedder.proj.weight", torch.zeros(3)), ("s_embedder.proj.weight", torch.zeros(0, 192)),
     ("blocks.0.attn.q_norm.weight", torch.zeros(0)), ("blocks.0.attn.q_norm.weight", torch.zeros(())),
     ("y_embedder.embedding_table.weight", torch.zeros(())), ("final_layer.linear.weight", 5), ("y_pos_embedding", 5),
-    ("final_layer.linear.bias", torch.zeros(3).int()), ("final_layer.linear.bias", "three")], ids=str)
+    ("final_layer.linear.bias", torch.zeros(3).int()), ("final_layer.linear.bias", "three"),
+    ("y_embedder.embedding_table.weight", torch.zeros(1, 1).expand(10 ** 6, 64)),
+    ("final_layer.linear.bias", torch.zeros(3).to_sparse()), ("final_layer.linear.bias", torch.zeros(3).to(torch.float8_e4m3fn))], ids=str)
 def test_tensors_of_odd_shapes_and_types_are_refused_in_a_line(name, value, tmp_path):
     model = PixNerd(config_from_official(TOY))
     weights = {f"ema_denoiser.{n}": w for n, w in to_official(model).items()} | {f"ema_denoiser.{name}": value}
     torch.save({"state_dict": weights}, tmp_path/"odd.ckpt")
     with pytest.raises(ValueError): from_pretrained(tmp_path/"odd.ckpt")
+
+
+WRAPPED = { # what is said to be left off, and how a wrapper saves
+    "compiled": ("_orig_mod", lambda w: {"state_dict": {f"ema_denoiser._orig_mod.{n}": v for n, v in w.items()}}),
+    "parallel": ("module", lambda w: {"state_dict": {f"module.ema_denoiser.{n}": v for n, v in w.items()}}),
+    "blocks": ("_orig_mod", lambda w: {n.replace(".attn.", "._orig_mod.attn."): v for n, v in w.items()}),
+    "trainer": ("model", lambda w: {"model": {"state_dict": {f"model.{n}": v for n, v in w.items()}}, "epoch": 3}),
+    "ema": ("", lambda w: {"state_dict": {n: 0 * v for n, v in w.items()}, "ema": dict(w)}),
+    "ema_state_dict": ("module", lambda w: {"model": {n: 0 * v for n, v in w.items()},
+                                            "ema_state_dict": {"module": dict(w)}}),
+    "plain": ("", dict),
+}
+
+
+@pytest.mark.parametrize("said, wrap", WRAPPED.values(), ids=WRAPPED)
+def test_wrapped_weights_are_unwrapped_and_it_is_said(said, wrap, model, tmp_path, caplog):
+    torch.save(wrap(to_official(model)), tmp_path/"wrapped.ckpt")
+    assert same(from_pretrained(tmp_path/"wrapped.ckpt"), model)
+    assert caplog.messages == ([f"{tmp_path/'wrapped.ckpt'}: {said} left off the names"] if said else [])
+
+
+@given(st.lists(st.sampled_from(["_orig_mod", "module", "model"]), max_size=4),
+       st.lists(st.sampled_from(["_orig_mod", "module", "model"]), max_size=4), st.sampled_from(["", "ema_denoiser."]))
+@settings(max_examples=15, deadline=None)
+def test_any_nesting_of_wrappers(tmp_path_factory, around, within, front):
+    model, path = PixNerd(config_from_official(TOY)).eval(), tmp_path_factory.mktemp("wrapped")/"a.ckpt"
+    inside = "".join(f"{part}." for part in within)
+    saved = {f"{front}{inside}{name}": w for name, w in to_official(model).items()}
+    for part in around: saved = {part: saved}
+    torch.save(saved, path)
+    assert same(from_pretrained(path), model)
+
+
+def test_two_sets_of_weights_are_not_chosen_between(tmp_path):
+    weights = to_official(PixNerd(config_from_official(TOY)))
+    for saved, message in [({"model": dict(weights), "state_dict": dict(weights)}, "holds the same tensor twice: "),
+                           ({"ema": dict(weights), "ema_denoiser": dict(weights)}, "holds several sets of weights: "),
+                           ({"denoiser": dict(weights)}, "holds no tensors named ema_denoiser")]:
+        torch.save(saved, tmp_path/"two.ckpt")
+        with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/"two.ckpt")
+
+
+def test_published_weights_as_safetensors(model, tmp_path):
+    save_file(to_official(model), tmp_path/"published.safetensors")
+    assert same(from_pretrained(tmp_path/"published.safetensors"), model)
+    (tmp_path/"cut.safetensors").write_bytes((tmp_path/"published.safetensors").read_bytes()[:99])
+    with pytest.raises(ValueError, match="cut.safetensors is damaged"): from_pretrained(tmp_path/"cut.safetensors")
 
 
 @pytest.mark.parametrize("changes, field", [
@@ -158,6 +208,50 @@ def test_the_same_model_is_the_same_bytes(model, tmp_path):
     about = {f"word {i}": f"wört {i} \"quoted\"\n" for i in range(9)}
     files = {(model.save_pretrained(tmp_path/"a", metadata=about)/"model.safetensors").read_bytes() for _ in range(6)}
     assert len(files) == 1 and same(from_pretrained(tmp_path/"a"), model)
+
+
+def test_a_folder_of_a_wrapped_model_loads(model, tmp_path, caplog):
+    folder = model.save_pretrained(tmp_path/"model")
+    save_file({f"module._orig_mod.{n}": w for n, w in model.state_dict().items()}, folder/"model.safetensors")
+    assert same(from_pretrained(folder), model) and "_orig_mod, module left off the names" in caplog.text
+    twice = model.state_dict() | {"module.patch_embedding.bias": torch.zeros(64)}
+    save_file(twice, folder/"model.safetensors")
+    with pytest.raises(ValueError, match="the same tensor twice: .*patch_embedding.bias"): from_pretrained(folder)
+
+
+def test_a_file_of_a_checkpoint_stands_for_its_folder_and_a_run_for_its_newest(model, tmp_path):
+    run = tmp_path/"run"
+    for step in (2, 9, 10): model.with_config(off_grid="interpolate").save_pretrained(run/"checkpoints"/f"step-{step}")
+    newest = model.save_pretrained(run/"checkpoints"/"step-11")
+    model.save_pretrained(run/"checkpoints"/"step-12-copy")
+    (run/"config.json").write_text('{"preset": "digits"}')
+    for path in (newest, newest/"model.safetensors", newest/"config.json", run/"checkpoints", run):
+        assert same(from_pretrained(path), model)
+    torch.save({"step": 11, "model": model.state_dict()}, newest/"training.pt")
+    torch.save({"step": 11, "model": model.state_dict()}, tmp_path/"moved.pt")
+    shutil.copy(newest/"model.safetensors", tmp_path/"model.safetensors")
+    for path, message in [(newest/"training.pt", "is the state of a training, and no model: give its folder"),
+                          (tmp_path/"moved.pt", "holds weights without their configuration: give a folder"),
+                          (tmp_path/"model.safetensors", "holds weights without their configuration: give a folder")]:
+        with pytest.raises(ValueError, match=message): from_pretrained(path)
+    shutil.rmtree(run/"checkpoints")
+    (run/"checkpoints").mkdir()
+    for path in (run, run/"checkpoints"):
+        with pytest.raises(ValueError, match="run is a run without a checkpoint yet"): from_pretrained(path)
+
+
+def test_a_home_folder_is_found(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert model.save_pretrained("~/mine") == tmp_path/"mine" and same(from_pretrained("~/mine"), model)
+
+
+def test_more_blocks_than_tensors_are_not_built(model, tmp_path):
+    folder = model.save_pretrained(tmp_path/"model")
+    config = json.loads((folder/"config.json").read_text())
+    for name in ("depth", "field_depth"):
+        (folder/"config.json").write_text(json.dumps(config | {name: 1024}))
+        with pytest.raises(ValueError, match="config.json says 1024 blocks, and .* holds .* tensors"):
+            from_pretrained(folder)
 
 
 def test_tensors_that_do_not_fit_are_listed(model, tmp_path):
@@ -222,6 +316,24 @@ def test_shipped_models_are_their_presets(name, tmp_path):
     assert model.config == PRESETS[name].config.changed(class_names=model.config.class_names)
     shutil.copytree(SHIPPED[name], tmp_path/name)
     assert same(from_pretrained(tmp_path/name), model)
+
+
+@pytest.mark.parametrize("changes", [dict(patch=32, frequencies=256), dict(patch=4096, image_size=4096, frequencies=2)])
+@pytest.mark.parametrize("off_grid", ["evaluate", "interpolate"])
+def test_no_encoding_is_made_for_weights_that_do_not_fit(changes, off_grid, tmp_path):
+    folder = PixNerd.from_preset("digits").save_pretrained(tmp_path)
+    config = json.loads((folder/"config.json").read_text())
+    (folder/"config.json").write_text(json.dumps(config | changes | {"off_grid": off_grid}))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="2 misshaped .patch_embedding.weight"): from_pretrained(folder)
+    assert time.perf_counter() - start < 1
+
+
+def test_hostile_files_are_loaded_or_refused_in_a_line():
+    "In bounded memory, and without delay; `tests/large` has a thousand of each kind."
+    script = Path(__file__).with_name("hostile.py")
+    told = json.loads(subprocess.run([sys.executable, script, "150", "0"], capture_output=True, check=True).stdout)
+    assert not any(kind["wrong"] for kind in told.values()), told
 
 
 # --- names ---

@@ -152,6 +152,12 @@ def test_ten_thousand_prompts_from_a_file(model, tmp_path):
     assert np.load(tmp_path/"out"/"samples.npz")["arr_0"].shape == (10_000, 8, 8, 3)
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_ends_end_a_prompt(mark, tmp_path):
+    (tmp_path/"p.txt").write_bytes(f"a red{mark}circle\r\na blue square\ra star\n".encode())
+    assert read_prompts(tmp_path/"p.txt") == ["a red circle", "a blue square", "a star"]
+
+
 @pytest.mark.parametrize("content, message", [(b"", "holds no prompts"), (b"\xef\xbb\xbf\r\n \r\n", "holds no prompts"), (b"a star\n\xff\xfe", "is not UTF-8 text"), (None, "no file of prompts")])
 def test_files_that_hold_no_prompts(tmp_path, content, message):
     if content is not None: (tmp_path/"p.txt").write_bytes(content)
