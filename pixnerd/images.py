@@ -248,15 +248,14 @@ def _find_splits(paths:Sequence[str]) -> dict[str, str|None]: # None: nothing is
     found = {name: _split_of(name) for name in _tops(paths, at)[0]}
     train = [name for name, split in found.items() if split == "train"]
     held = [name for split in HELD_OUT for name in found if found[name] == split]
-    if len(train) != 1: return {"train": at, "held-out": None}
     def classes(name): return set(_tops(paths, f"{at}{name}/")[0])
-    if None in found.values() and not any(classes(train[0]) & classes(name) for name in held):
-        return {"train": at, "held-out": None}              # classes, one of which is called train
-    wrapped = f"{at}{train[0]}/"
-    inner = _unwrap(paths, wrapped)
-    if not held: return {"train": inner, "held-out": None}
-    beside = f"{at}{held[0]}/"
-    return {"train": inner, "held-out": _unwrap(paths, beside) if inner != wrapped else beside}
+    alike = any(classes(one) & classes(other) for one in train for other in held)
+    if len(train) != 1 or None in found.values() and not alike:
+        return {"train": at, "held-out": None}              # classes, one of which may be called train
+    inner = _unwrap(paths, f"{at}{train[0]}/")
+    beside = f"{at}{held[0]}/" if held else None
+    wrapped = beside and inner != f"{at}{train[0]}/"
+    return {"train": inner, "held-out": _unwrap(paths, beside) if wrapped else beside}
 
 # %% ../nbs/09b_images.ipynb #0d4ca305
 def _label_by_folder(folder:Path, train:Path, names:list[str], paths:list[str]) -> np.ndarray:
