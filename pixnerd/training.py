@@ -270,11 +270,10 @@ def _check_same_model(state:TrainState, before:dict, shapes:dict, folder:Path) -
     known = [name for name, was in before.items() if name != "null_class" and (name, was) != ("class_names", ())]
     changed = "; ".join(f"{name} was {before[name]} in {folder}, and is {now[name]} now"
                         for name in known if before[name] != now[name])     # earlier versions did not keep them all
-    if changed and not state.config.resume_changed:
-        raise ValueError(f"{changed}: choose another out, or say resume_changed to continue all the same")
-    if shapes != {name: w.shape for name, w in state.trainee.state_dict().items()}:
-        raise ValueError(f"{changed or f'{folder} is of a model with other weights'}: choose another out, "
-                         "no run can continue with weights of another shape")
+    fits = shapes == {name: w.shape for name, w in state.trainee.state_dict().items()}
+    if fits and (state.config.resume_changed or not changed): return
+    why = "or say resume_changed to continue all the same" if fits else "none continues with weights of another shape"
+    raise ValueError(f"{changed or f'{folder} is of a model with other weights'}: choose another out, {why}")
 
 # %% ../nbs/11_training.ipynb #f58d8ec3
 def load_checkpoint(
@@ -283,17 +282,17 @@ def load_checkpoint(
 ) -> dict|None: # what the log had not written yet; raises `ValueError` where it is damaged, or of another model
     "Take up a run where a checkpoint left it."
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_state_dict
+    whole = StateDictOptions(full_state_dict=True, strict=False)
     saved, averaged = _read_checkpoint(folder)
     weights = {current_name(name): w for name, w in saved["model"].items()}
     _check_same_model(state, asdict(averaged.config), {name: w.shape for name, w in weights.items()}, folder)
     # the average comes in through the model, which knows how its weights are spread; then the weights themselves
     average = {("model." if state.encoder else "") + name: w for name, w in averaged.state_dict().items()}
-    set_model_state_dict(state.trainee, average, options=StateDictOptions(full_state_dict=True, strict=False))
+    set_model_state_dict(state.trainee, average, options=whole)
     state.ema = EMA(state.raw, state.config.ema)
     state.ema.updates = saved["updates"]
     moments = _moments_by_name(saved["optimiser"], [name for name, _ in state.trainee.named_parameters()])
-    set_state_dict(state.trainee, state.optimiser, model_state_dict=weights, optim_state_dict=moments,
-                   options=StateDictOptions(full_state_dict=True))
+    set_state_dict(state.trainee, state.optimiser, model_state_dict=weights, optim_state_dict=moments, options=whole)
     state.scaler.load_state_dict(saved["scaler"])
     state.guard.load_state_dict(saved["guard"].to(state.accelerator.device))
     state.step, state.seconds = saved["step"], saved["seconds"]
@@ -379,7 +378,7 @@ def _note_start(state:TrainState, data) -> None:
     a, out = state.accelerator, Path(state.config.out)
     if a.is_main_process:
         path = out/"made_by.json"
-        starts = json.loads(path.read_text()) if state.step and path.exists() else []
+        starts = json.loads(path.read_text(encoding="utf-8")) if state.step and path.exists() else []
         start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch.")}
         differs = {"changed": changed_settings(state.config), "data": changed_data(out, data.understood)}
         starts.append(start | provenance(a.device) | {name: told for name, told in differs.items() if told})
