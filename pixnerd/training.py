@@ -34,7 +34,7 @@ from .patches import to_signed
 from .records import is_first, lock_folder, moved_to, pick_device, provenance, write_record, write_whole
 from .run_folder import (
     Log, changed_data, changed_settings, check_data_unchanged, check_folder, latest_checkpoint, list_checkpoints)
-from .run_model import make_model, pick_precision, recompute_blocks
+from .run_model import check_captions, make_model, pick_precision, recompute_blocks
 from .run_settings import TrainConfig
 from .samplers import make_noise, recommended, sample
 from .show import tile
@@ -298,24 +298,9 @@ def load_checkpoint(
     state.step, state.seconds = saved["step"], saved["seconds"]
     return saved["log"]
 
-# %% ../nbs/11_training.ipynb #10a7189e
+# %% ../nbs/11_training.ipynb #4d471d6b
 _LOG = logging.getLogger("pixnerd")
 
-def _check_captions(data, encode:Callable) -> None:
-    "Tell the data which captions cannot be encoded, so that they are passed over; `ValueError` if it is all of them."
-    check, said = getattr(encode, "check", None), {}        # caption -> why it cannot be encoded, "" where it can
-    for file, text in data.captions() if check and hasattr(data, "captions") else ():
-        if text in said: continue
-        try: said[text] = check([text]) or ""
-        except ValueError as e: said[text] = f"{file}: {e}"
-    refused = {text: why for text, why in said.items() if why}
-    if not refused: return
-    told = f"{len(refused)} captions cannot be encoded, the first of {next(iter(refused.values()))}"
-    if len(refused) == len(said): raise ValueError(told)
-    data.refused = refused
-    if is_first(): _LOG.warning("%s; their images are passed over", told)
-
-# %% ../nbs/11_training.ipynb #4d471d6b
 def train(
     config:TrainConfig,
     encode:Callable[[Sequence[str]], Tensor]|None=None, # text models: captions -> (B, L, D); [""] for no text
@@ -331,7 +316,7 @@ def train(
     null = encode([""])[0] if encode else None
     model = make_model(config, base, data.channels, tuple(map(str, data.names or ())), null)
     encode, null = (encode, null) if model.config.text_width else (None, None)
-    if encode: _check_captions(data, encode)
+    if encode: check_captions(data, encode)
     held = ExitStack()                      # the folder's lock, until the run ends
     if is_first(): held.callback(lock_folder(config.out, "training is running in").release)
     try:
