@@ -40,7 +40,7 @@ def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:
 # %% ../nbs/10c_run_model.ipynb #299f3482
 def check_captions(
     data, # its `captions()`, where it has them, gives (file, text); those refused become its `refused`
-    encode:Callable, # a text encoder; its `check([text])`, where it has one, raises `ValueError` for what it cannot encode
+    encode:Callable, # a text encoder; its `check([text])`, if it has one, raises `ValueError` for an unknown word
 ) -> None: # raises `ValueError` where no caption can be encoded
     "Have the data pass over captions that cannot be encoded, and say so."
     check, said = getattr(encode, "check", None), {}        # caption -> why it cannot be encoded, "" where it can

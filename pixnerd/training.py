@@ -336,7 +336,8 @@ def train(
 def _loop(state:TrainState, micro_batches:Iterator, log:Log, encode:Callable|None, sheet:Tensor|None,
           held:ExitStack) -> Iterator[TrainStep]:
     "The steps that are left; whatever ends them, there is a checkpoint."
-    c, started, estimate = state.config, time.perf_counter() - state.seconds, _estimate(state)
+    c, started = state.config, time.perf_counter() - state.seconds
+    estimate = _estimate(state)
     next(estimate)
     try:
         while state.step < c.steps:
