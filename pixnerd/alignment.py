@@ -44,10 +44,8 @@ class Aligned(nn.Module):
         super().__init__()
         if not 1 <= block <= len(model.blocks):
             raise ValueError(f"align_block must be 1 to {len(model.blocks)}, the model's blocks, got {block}")
-        width = model.config.width
-        self.model = model
-        self.projector = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-                                       nn.Linear(width, features))
+        self.model, d = model, model.config.width
+        self.projector = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU(), nn.Linear(d, features))
         model.blocks[block - 1].register_forward_hook(self._catch)
 
     def _catch(self, block:nn.Module, inputs:tuple, tokens:Tensor) -> None: self.tokens = tokens
@@ -80,8 +78,8 @@ def transformers_errors(
 
 # %% ../nbs/10_alignment.ipynb #803dc141
 def _dinov2(source:str, device:torch.device|str="cpu") -> Encoder:
-    "Patch features of a frozen DINOv2; without a source `facebook/dinov2-base`, the published choice."
-    source = source or "facebook/dinov2-base"
+    "Patch features of a frozen DINOv2."
+    source = source or "facebook/dinov2-base"                                 # the published choice
     with transformers_errors("image encoder", source):
         from transformers import AutoModel
         model = AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval().requires_grad_(False)
@@ -93,40 +91,36 @@ def _dinov2(source:str, device:torch.device|str="cpu") -> Encoder:
     def encode(x:Tensor, grid:tuple[int, int]) -> Tensor:
         x = ((x.expand(-1, 3, -1, -1) + 1) / 2 - mean) / std
         x = F.interpolate(x, (patch * grid[0], patch * grid[1]), mode="bicubic")
-        # what comes before the patches are a class token and registers
-        return model(pixel_values=x).last_hidden_state[:, -grid[0] * grid[1]:]
+        return model(pixel_values=x).last_hidden_state[:, -grid[0] * grid[1]:]     # before: class token, registers
     return Encoder(model.config.hidden_size, encode)
 
 # %% ../nbs/10_alignment.ipynb #9629437f
 class DigitClassifier(nn.Module):
     "A small convolutional network: (B, 1, S, S) images in [-1, 1] -> (B, 10) logits."
-    def __init__(self, width:int=64):
+    def __init__(self):
         super().__init__()
         layers = []
-        for before, after, stride in ((1, 16, 2), (16, 32, 2), (32, 64, 2), (64, width, 1)):
+        for before, after, stride in ((1, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1)):
             layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.GroupNorm(4, after), nn.SiLU()]
-        self.body, self.out = nn.Sequential(*layers), nn.Linear(width, 10)
+        self.body, self.out = nn.Sequential(*layers), nn.Linear(64, 10)
 
-    def feature_map(self, images:Tensor) -> Tensor: # (B, width, 4, 4)
+    def feature_map(self, images:Tensor) -> Tensor: # (B, 64, 4, 4)
         "The last feature map; images of another size are resized to 32 × 32 first."
         if images.shape[-2:] != (32, 32): images = F.interpolate(images, (32, 32), mode="bicubic", antialias=True)
         return self.body(images)
 
-    def features(self, images:Tensor) -> Tensor: # (B, width)
+    def features(self, images:Tensor) -> Tensor: # (B, 64)
         "The mean of the feature map over places."
         return self.feature_map(images).mean((2, 3))
 
     def forward(self, images:Tensor) -> Tensor: return self.out(self.features(images))
 
 # %% ../nbs/10_alignment.ipynb #7c253a57
-def train_digit_classifier(
-    epochs:int=20,
-    seed:int=0,
-) -> DigitClassifier: # in evaluation mode, frozen
+def train_digit_classifier(epochs:int=20) -> DigitClassifier: # in evaluation mode, frozen
     "Train a classifier on the training digits."
     train = load_digits("train")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         classifier, batches = DigitClassifier(), len(train) // 60
         optimiser = torch.optim.Adam(classifier.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * batches)
@@ -157,7 +151,7 @@ def _digits(source:str, device:torch.device|str="cpu") -> Encoder:
     classifier = deepcopy(load_digit_classifier()).to(device)
     def encode(x:Tensor, grid:tuple[int, int]) -> Tensor:
         features = classifier.feature_map(x.mean(1, keepdim=True))
-        if features.shape[-2:] != tuple(grid): features = F.interpolate(features, tuple(grid), mode="bilinear")
+        if features.shape[-2:] != grid: features = F.interpolate(features, grid, mode="bilinear")
         return features.flatten(2).mT
     return Encoder(classifier.out.in_features, encode)
 

@@ -54,7 +54,7 @@ class SampleConfig:
     "What is drawn by which model, and what is kept of it."
     model:str|None = option(None, f"a shipped model ({', '.join(SHIPPED)}), a model folder, a run's folder, a "
                             "published .ckpt file, or a hub id; not given: digits, or scenes with prompts")
-    prompt:tuple[str, ...]|None = option(None, "what a text model is to draw; may be given several times")
+    prompt:tuple[str, ...]|None = option(None, "what a text model is to draw; may be given several times", literal=True)
     prompts:str|None = option(None, "a file of prompts, one a line")
     text:str|None = option(None, "text encoder: words, a hub id or a folder; not given: the one it was trained with")
     classes:str|None = option(None, "what a class model is to draw: names, ids, ranges and commas, such as cat,3,5-7; "
@@ -370,14 +370,17 @@ def _print_run(config:TrainConfig, whole:bool) -> None:
     checkpoint = latest_checkpoint(out)
     print(f"trained: {checkpoint}" if whole else f"stopped: {checkpoint}; to go on, run the same command")
 
+# %% ../nbs/17_cli.ipynb #29a0e2c3
+@dataclass(frozen=True)
+class _Recipe:
+    "Where settings may come from."
+    recipe:str|None = option(None, "a file of settings, such as recipes/digits.yaml; options given here change them")
+
 # %% ../nbs/17_cli.ipynb #8ef6b7ce
 def train_main(arguments:Sequence[str]) -> None:
     "Train a PixNerd. To resume, run the same command again."
-    parser = make_parser("pixnerd-train", train_main.__doc__)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for p in (parser, first):
-        p.add_argument("--recipe", type=os.path.expanduser, metavar="FILE",
-                       help="a file of settings, such as recipes/digits.yaml; options given here change them")
+    parser, first = make_parser("pixnerd-train", train_main.__doc__), make_parser("pixnerd-train", add_help=False)
+    for p in (parser, first): add_options(p, _Recipe)
     recipe = first.parse_known_args(arguments)[0].recipe
     add_options(parser, TrainConfig, **(read_recipe(recipe) if recipe else {}))
     config = TrainConfig(**read_options(parser.parse_args(arguments), TrainConfig))

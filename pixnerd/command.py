@@ -13,31 +13,49 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import Field, fields
+from functools import partial
 from types import NoneType, UnionType
 from typing import get_args
 
 import torch
 
-from .records import is_first
+from .records import full_path, is_first
 
 # %% ../nbs/16a_command.ipynb #e6b7c101
+def _line(said:object) -> str:
+    "A message as one line that a terminal can show: no line breaks, no control characters, not endless."
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(said).split()))
+    return line if len(line) <= 1000 else f"{line[:500]} … {line[-480:]}"
+
 def _leave(message:str, code:int) -> None:
     "End with one line and an exit code."
-    if is_first(): print(message.replace("\n", " "), file=sys.stderr)
+    if is_first(): print(_line(message), file=sys.stderr)
     raise SystemExit(code) from None
 
 def _show_warning(message:Warning|str, category:type, filename:str, line:int, file=None, text=None) -> None:
     "A warning as a line for people."
-    if is_first(): print(f"warning: {message}", file=sys.stderr)
+    if is_first(): print(f"warning: {_line(message)}", file=sys.stderr)
 
 # %% ../nbs/16a_command.ipynb #88e1a399
+def _forget_ranks() -> None:
+    "Take a process for the only one where a cluster's shell holds stray numbers, and no launcher told it the whole."
+    told = [name for name in ("MASTER_ADDR", "WORLD_SIZE", "RANK", "LOCAL_RANK") if os.environ.get(name)]
+    numbers = [os.environ[name] for name in told[1:]]
+    if len(told) >= 3 and told[:3] == ["MASTER_ADDR", "WORLD_SIZE", "RANK"] and all(map(str.isdecimal, numbers)): return
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
+        print(f"warning: one process alone: {', '.join(told)} set, but not as a launcher does it", file=sys.stderr)
+    for name in told: del os.environ[name]
+
 def run_command(
     run:Callable[[Sequence[str]], None], # the command itself
     arguments:Sequence[str]|None=None, # what the user typed; None: from the shell
 ) -> None: # leaves with exit code 2 after a mistake of the user, 130 after Ctrl-C
     "Run a command; answer mistakes with one line."
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr): # a path need not be UTF-8
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+    _forget_ranks()
     try: run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, OSError) as e:
         of_a_file = isinstance(e, OSError) and e.filename and e.strerror
@@ -46,16 +64,27 @@ def run_command(
     except KeyboardInterrupt: _leave("stopped", 130)
 
 # %% ../nbs/16a_command.ipynb #9f4e84bc
-def _argument(kind) -> dict: # what `add_argument` needs to know of a field's type
-    "How a value of a type is typed; a text may begin with `~`, the home folder."
+def _read_text(f:Field, text:str) -> str: # raises `ArgumentTypeError`
+    "What was typed for a setting, or stands in a recipe; a path with its home folder written out."
+    if "\0" in text: raise argparse.ArgumentTypeError(f"must hold no NUL character, got {text!r}")
+    try:
+        if f.metadata["literal"]: text.encode() # a path need not be UTF-8, a prompt must
+        elif text.startswith("~"): return str(full_path(text))
+        elif not text.strip() and f.default != "": raise ValueError(f"must not be empty, got {text!r}")
+    except UnicodeEncodeError: raise argparse.ArgumentTypeError(f"must be UTF-8 text, got {text!r}") from None
+    except ValueError as e: raise argparse.ArgumentTypeError(str(e)) from None
+    return text
+
+def _argument(f:Field) -> dict: # what `add_argument` needs to know of a field
+    "How a value of a field's type is typed."
+    kind = f.type
     if isinstance(kind, UnionType): kind = next(k for k in get_args(kind) if k is not NoneType) # X | None
     if kind is bool: return {"action": argparse.BooleanOptionalAction}
     items = get_args(kind) or (kind,)
-    text = items[0] is str
-    found = {"type": os.path.expanduser if text else items[0], "metavar": "TEXT" if text else items[0].__name__.upper()}
+    found = {"type": items[0], "metavar": items[0].__name__.upper()}
+    if items[0] is str: found = {"type": partial(_read_text, f), "metavar": "TEXT"}
     if items[-1] is Ellipsis: return found | {"nargs": "+", "action": "extend"} # tuple[str, ...]
-    if len(items) > 1: return found | {"nargs": len(items)} # tuple[float, float]
-    return found
+    return found | ({"nargs": len(items)} if len(items) > 1 else {}) # tuple[float, float]
 
 # %% ../nbs/16a_command.ipynb #f95da3cc
 def add_options(
@@ -70,7 +99,7 @@ def add_options(
         if unsaid:
             default = None
             if told := unsaid(f.name): help += f"; not given: {told}"
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=help, **_argument(f.type))
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=help, **_argument(f))
 
 # %% ../nbs/16a_command.ipynb #a729cd47
 def read_options(
@@ -87,10 +116,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         return action.help if action.default in (None, "") else super()._get_help_string(action)
 
+class _Parser(argparse.ArgumentParser):
+    "Answers a mistake with its one line, which `run_command` prints."
+    def error(self, message): raise ValueError(message)
+
 # %% ../nbs/16a_command.ipynb #8ed0562c
-def make_parser(name:str, about:str) -> argparse.ArgumentParser:
+def make_parser(name:str, about:str="", **settings) -> argparse.ArgumentParser:
     "A command's parser, by its name and what it does, that shows every default."
-    return argparse.ArgumentParser(name, description=about, formatter_class=_Help, allow_abbrev=False)
+    return _Parser(name, description=about, formatter_class=_Help, allow_abbrev=False, **settings)
 
 # %% ../nbs/16a_command.ipynb #a4d272a0
 @contextmanager

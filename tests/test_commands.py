@@ -70,6 +70,9 @@ def broken(tmp_path) -> Path:
     (tmp_path/"full"/"mine.txt").write_text("kept")
     (tmp_path/"empty"/"checkpoints").mkdir(parents=True)
     (tmp_path/"labels.txt").write_text("3\n12\n")
+    (tmp_path/"nuls.yaml").write_text('out: "a\\0b"\n')
+    (tmp_path/"empty.yaml").write_text("data: ''\n")
+    (tmp_path/"nobody.yaml").write_text("out: ~nosuchuser/run\n")
     return tmp_path
 
 
@@ -92,7 +95,14 @@ MISTAKES = {
     "train --out noconfig": "holds files but no config.json of a run",
     "train --out other": "other/config.json is not the configuration of a run",
     "train --out badconfig": "badconfig/config.json is damaged",
-    "train --out ": "out must name a folder",
+    "train --out ": "argument --out: must not be empty, got ''",
+    "train --data ": "argument --data: must not be empty, got ''",
+    "train --recipe ": "argument --recipe: must not be empty, got ''",
+    "train --recipe nuls.yaml": "argument --out: must hold no NUL character, got 'a\\x00b'",
+    "train --recipe empty.yaml": "argument --data: must not be empty, got ''",
+    "train --recipe nobody.yaml": "argument --out: ~nosuchuser/run names a home folder that is not known",
+    "train --data ~nosuchuser": "argument --data: ~nosuchuser names a home folder that is not known",
+    "train --start-from ~nosuchuser/run": "argument --start-from: ~nosuchuser/run names a home folder",
     "train --time-shift inf": "time_shift must be at least 1e-06 and less than 1e+06, got inf",
     "train --colour red": "unrecognized arguments: --colour red",
     "train --recipe nowhere.yaml": "recipe nowhere.yaml does not exist",
@@ -102,6 +112,9 @@ MISTAKES = {
     "sample --guidance-scale nan": "guidance_scale must be a finite number, got nan",
     "sample --guidance-interval 1 0": "guidance_interval must be two times, the lower first",
     "sample --guidance-interval 0.1": "argument --guidance-interval: expected 2 arguments",
+    "sample --out ": "argument --out: must not be empty",
+    "sample --model ": "argument --model: must not be empty",
+    "sample --labels ~nosuchuser/l.txt": "argument --labels: ~nosuchuser/l.txt names a home folder",
     "sample --model file": "is damaged, or no checkpoint written by torch.save",
     "sample --model empty": "is a run without a checkpoint yet",
     "sample --model digts": "no model 'digts': must be a folder",
@@ -126,13 +139,19 @@ MISTAKES = {
     "sample --out file": "file already exists",
     "demo --samples 3": "samples must be at least 20",
     "demo --out file/demo": "file/demo",
+    "demo --out ~nosuchuser": "~nosuchuser names a home folder that is not known",
+    "evaluate --samples ": "argument --samples: must not be empty",
+    "evaluate --samples ~nosuchuser/s": "~nosuchuser/s names a home folder that is not known",
+    "evaluate --compare ~nosuchuser/m.json": "~nosuchuser/m.json names a home folder",
+    "bench --out ": "argument --out: must not be empty",
+    "bench --out ~nosuchuser/b.json": "~nosuchuser/b.json names a home folder",
     "bench --variants ours": "variants must be of published",
 }
 
 
 def told(said: str) -> list[str]:
-    "The lines of an error that are no usage and no progress."
-    beside = ("usage:", "     ", "sample:", "\rsample:")
+    "The lines of an error that are no progress."
+    beside = ("sample:", "\rsample:")
     return [line for line in said.splitlines() if line and not line.startswith(beside)]
 
 
@@ -149,6 +168,26 @@ def test_a_mistake_in_a_real_process(broken):
     "Also where a cluster's shell still has the number of a process set, that is none here."
     done = start("sample", "--model", "cut", cwd=broken, RANK="3")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is damaged" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("stray", [{"WORLD_SIZE": "4"}, {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1"},
+                                   {"LOCAL_RANK": "0"}, {"WORLD_SIZE": "many", "RANK": "x", "MASTER_ADDR": "node"}])
+def test_stray_numbers_of_a_cluster_are_no_launcher(stray, monkeypatch, run, tmp_path):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"): monkeypatch.delenv(name, raising=False)
+    for name, value in stray.items(): monkeypatch.setenv(name, value)
+    code, said, wrong = run("sample", "--classes", 3, "--count", 1, "--steps", 1, "--out", tmp_path/"a")
+    assert code == 0 and said.startswith("1 images in"), wrong
+    warned = [line for line in wrong.split("\n") if line.startswith("warning: one process alone")]
+    assert len(warned) == ("WORLD_SIZE" in stray)
+
+
+def test_paths_that_are_no_text_and_lines_that_break_stay_one_line(tmp_path):
+    done = start("sample", "--classes", 3, "--count", 1, "--steps", 1, "--out", "a\udcff", cwd=tmp_path)
+    assert done.returncode == 0 and "a\\udcff/samples.png" in done.stdout, done.stderr
+    done = start("sample", "--model", "no\nmodel\u2028\x1b[31m", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr
+    done = start("sample", "--prompt", "a \udcff star", cwd=tmp_path)
+    assert done.returncode == 2 and "argument --prompt: must be UTF-8 text" in done.stderr
 
 
 # Training

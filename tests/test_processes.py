@@ -20,15 +20,28 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 # In two processes: a first step by DDP and one with sharded weights, and a second step, sharded, of the run that one process began.
+# accelerate's FSDP plug-in turns into DDP on a CPU without a word, so here weights are sharded in its place.
 TWO = """
-import os, sys
+import os, sys, warnings
 from pathlib import Path
+from types import SimpleNamespace
+import torch
+from accelerate import Accelerator
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from pixnerd.run_settings import TrainConfig
 from pixnerd.training import train
 
-folder, settings = Path(sys.argv[1]), eval(sys.argv[2])
+def shard(self, model, optimiser):
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")     # nobody writes into an output
+    mesh = init_device_mesh("cpu", (self.num_processes,))
+    for part in (*model.model.blocks, model): fully_shard(part, mesh=mesh)
+    kept = {name: optimiser.defaults[name] for name in ("lr", "betas", "weight_decay", "fused")}
+    return model, SimpleNamespace(optimizer=torch.optim.AdamW(model.parameters(), **kept))
+
+folder, settings, whole = Path(sys.argv[1]), eval(sys.argv[2]), Accelerator.prepare
 for kind, out, steps in (("ddp", "ddp", 1), ("sharded", "sharded", 1), ("sharded", "one-sharded", 2)):
-    os.environ["ACCELERATE_USE_FSDP"] = str(kind == "sharded").lower()
+    Accelerator.prepare = shard if kind == "sharded" else whole
     run = train(TrainConfig(out=str(folder/out), steps=steps, resume_changed=True, **settings))
     weight = run.gi_frame.f_locals["state"].raw.patch_embedding.weight
     (folder/f"{out}-{os.environ['RANK']}").write_text(str(tuple(getattr(weight, "to_local", lambda: weight)().shape)))

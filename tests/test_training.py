@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-
+from PIL import Image
 from torch.utils.data import Dataset
 
 import fresh
@@ -69,7 +70,7 @@ def test_two_processes_with_one_seed_agree_to_the_bit(whole, tmp_path):
 
 
 def test_a_run_leaves_what_it_promises(whole):
-    assert sorted(p.name for p in whole.iterdir()) == [".lock", "checkpoints", "config.json", "log.jsonl", "made_by.json", "samples"]
+    assert sorted(p.name for p in whole.iterdir()) == [".lock", "checkpoints", "config.json", "data.json", "log.jsonl", "made_by.json", "samples"]
     assert [p.name for p in (whole/"checkpoints").iterdir()] == ["step-000012"]
     assert [line["step"] for line in read_log(whole)] == [3, 6, 9, 12]
     assert json.loads((whole/"config.json").read_text())["steps"] == 12
@@ -162,18 +163,101 @@ def test_a_checkpoint_kept_aside_disturbs_nobody(tmp_path):
     assert latest_checkpoint(tmp_path/"run").name == "step-000012" and kept.is_dir()
 
 
-def test_classes_that_moved_do_not_continue_a_run(tmp_path):
-    "One class folder is replaced by another: as many classes, and other ids."
-    from PIL import Image
-    for name in ("cat", "dog"):
-        (tmp_path/"data"/name).mkdir(parents=True)
-        for i in range(3): Image.new("RGB", (32, 32), (40 * i, 90, 200)).save(tmp_path/"data"/name/f"{i}.png")
-    config = TrainConfig(out=str(tmp_path/"run"), data=str(tmp_path/"data"), preset="digits", model="width=32 depth=1", steps=4, batch=2)
-    for step in train(config):
-        if step.step == 2: break
+def pictures(folder: Path, *names: str, captions: bool = False) -> TrainConfig:
+    "Small pictures in a folder, and a run of four steps on that folder."
+    for i, name in enumerate(names):
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * i, 90, 200)).save(folder/name)
+    about = dict(preset="scenes", cond="text", model="width=32 heads=2 depth=1 text_depth=1") if captions else dict(preset="digits", model="width=32 depth=1")
+    return TrainConfig(out=str(folder.parent/"run"), data=str(folder), steps=4, batch=2, size=32, **about)
+
+
+def start(config: TrainConfig, *encode, steps: int = 2):
+    "Some steps, and an interruption."
+    for step in train(config, *encode):
+        if step.step == steps: break
+
+
+CATS = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+
+
+def test_data_that_changed_do_not_continue_a_run(tmp_path):
+    "One class folder is replaced by another, as many classes and other ids; a folder grows. Nothing is called damaged."
+    config = pictures(tmp_path/"data", *CATS)
+    start(config)
     assert from_pretrained(latest_checkpoint(config.out)).config.class_names == ("cat", "dog")
     (tmp_path/"data"/"dog").rename(tmp_path/"data"/"ant")
+    with pytest.raises(ValueError, match=r"dog is gone .* ant is new .*: choose another out, or say resume_changed"): train(config)
+    (tmp_path/"run"/"data.json").rename(tmp_path/"aside")    # as a run of the version before
     with pytest.raises(ValueError, match=r"class_names was \('cat', 'dog'\) in .*, and is \('ant', 'cat'\)"): train(config)
+    (tmp_path/"aside").rename(tmp_path/"run"/"data.json")
+    with pytest.raises(ValueError, match="dog is gone"): train(config)
+    assert next(train(replace(config, resume_changed=True))).step == 3
+    (tmp_path/"data"/"ant").rename(tmp_path/"data"/"dog")
+    pictures(tmp_path/"data", "dog/3.png")
+    with pytest.raises(ValueError, match="dog") as told: train(config)
+    assert "damaged" not in str(told.value)
+
+
+def test_a_class_more_is_not_called_damage(tmp_path):
+    "Told to go on all the same, there is nothing to go on with: the weights have another shape; and the folder is sound."
+    config = pictures(tmp_path/"data", *CATS)
+    start(config)
+    pictures(tmp_path/"data", "eel/0.png", "eel/1.png")
+    with pytest.raises(ValueError, match="folder eel is new"): train(config)
+    with pytest.raises(ValueError, match="num_classes was 2 in .*, and is 3 now.* another shape") as told: train(replace(config, resume_changed=True))
+    assert "damaged" not in str(told.value) and "remove" not in str(told.value)
+
+
+def test_a_run_inside_its_data_goes_on(tmp_path):
+    "Its own sheets of samples are no pictures to learn from."
+    config = replace(pictures(tmp_path/"data", *CATS), out=str(tmp_path/"data"/"run"), samples_every=1)
+    start(config)
+    assert list((tmp_path/"data"/"run"/"samples").iterdir())
+    assert [step.step for step in train(config)] == [3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_with_a_name_that_is_not_utf8_stops_nothing(tmp_path, workers):
+    config = replace(pictures(tmp_path/"data", *CATS), workers=workers, save_every=2)
+    with open(os.fsencode(tmp_path/"data"/"cat") + b"/b\xff\xfed.png", "wb") as file: file.write(b"nothing")
+    start(config, steps=3)
+    assert step_of(tmp_path/"run") == 3 and list(json.loads((tmp_path/"run"/"unreadable.json").read_text())) == ["cat/b\udcff\udcfed.png"]
+    assert [step.step for step in train(config)] == [4]
+
+
+def test_captions_are_checked_before_the_first_step(tmp_path, caplog):
+    "One strange caption: said at once, its picture passed over and listed. All of them strange: refused."
+    from pixnerd.text_to_image import WordEncoder
+    config = pictures(tmp_path/"data", *(f"{i}.png" for i in range(5)), captions=True)
+    for i in range(5): (tmp_path/"data"/f"{i}.txt").write_text("a crimson circle" if i == 3 else "a red circle")
+    steps = train(config, WordEncoder())
+    assert "3.png: 'a crimson circle' cannot be encoded" in caplog.text and latest_checkpoint(config.out) is None
+    assert len(list(steps)) == 4
+    assert list(json.loads((tmp_path/"run"/"unreadable.json").read_text())) == ["3.png"]
+    for i in range(5): (tmp_path/"data"/f"{i}.txt").write_text("a crimson circle")
+    with pytest.raises(ValueError, match="0.png: 'a crimson circle' cannot be encoded"): train(replace(config, out=str(tmp_path/"other")), WordEncoder())
+
+
+def test_what_is_learned_from_and_for_how_long_is_said(tmp_path, caplog):
+    caplog.set_level("INFO", "pixnerd")
+    config = replace(pictures(tmp_path/"data", *CATS), steps=25)
+    steps = train(config)
+    assert "6 pictures, 2 classes: " in caplog.text and "cat (3), 1" in caplog.text
+    list(steps)
+    (line,) = (text for text in caplog.messages if text.startswith("about 0:00:0"))
+    assert "steps that are left" in line and "s each on this cpu, " in line
+    assert json.loads((tmp_path/"run"/"data.json").read_text())["classes"] == ["cat", "dog"]
+
+
+def test_without_dropped_labels_there_is_no_null_class(tmp_path):
+    "Runs of the version before, which did not say so, go on."
+    config = replace(pictures(tmp_path/"data", *CATS), label_drop=0.)
+    start(config)
+    path = latest_checkpoint(config.out)/"config.json"
+    assert json.loads(path.read_text())["null_class"] is False
+    path.write_text(path.read_text().replace('"null_class": false', '"null_class": true'))
+    assert next(train(config)).step == 3
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
@@ -189,7 +273,7 @@ class Poisoned(Dataset):
     "The digits, with images that are not numbers from the fifth batch of eight on, for as many batches as asked."
     def __init__(self, batches: int):
         self.inner, self.batches, self.asked = load_data("digits"), batches, 0
-        self.names, self.channels, self.size = self.inner.names, 1, 32
+        self.names, self.channels, self.size, self.understood = self.inner.names, 1, 32, self.inner.understood
 
     def __len__(self): return len(self.inner)
 
@@ -326,6 +410,13 @@ def test_a_recipe_decides_and_the_command_line_changes_it(tmp_path):
     recipe.write_text("learning_rate: 1\n")
     done = fresh.run(TRAIN, *options(tmp_path/"other", recipe=recipe))
     assert done.returncode == 2 and "unknown setting 'learning_rate'" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text, message", [("steps: [1, 2]", "steps must be one plain value, got a list"), ("model: {depth: {a: 1}}", "model must be one plain value, got a dict"),
+                                           ("lr: " + "[" * 400, "nested too deeply")])
+def test_a_recipe_holds_plain_values(tmp_path, text, message):
+    (tmp_path/"odd.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message): read_recipe(tmp_path/"odd.yaml")
 
 
 def test_fine_tuning_starts_from_the_model_it_names(tmp_path):
