@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'Statistics', 'Metric', 'MetricConfig', 'make_extractor', 'extract', 'Reference', 'open_reference',
-           'check_pair', 'score', 'measure', 'compare_results', 'fidelity_digits']
+           'check_pair', 'class_counts', 'score', 'measure', 'compare_results', 'fidelity_digits']
 
 # %% ../nbs/12a_metrics.ipynb #9a52906b
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -296,8 +299,6 @@ def check_pair(
     real, known = reference.pictures, reference.statistics
     for name in config.names:
         metric = METRICS[name]
-        if metric.layer not in extractor.layers:
-            raise ValueError(f"extractor was made for other metrics than {name}")
         _check_count(name, "samples", count, config)
         if metric.needs == "samples": continue
         if not (real or known):
@@ -309,7 +310,7 @@ def check_pair(
         if known and metric.needs == "statistics": _check_statistics(known, config, extractor, shape)
     if extractor.channels == 1 and shape[0] != 1:
         raise ValueError(f"extractor {config.extractor!r} reads images of 1 channel, got {shape[0]}")
-    if real and real.shape != shape:
+    if real and real.shape not in (shape, (1, *shape[1:])): # grey real images are read as coloured, as in training
         raise ValueError(f"samples and reference must have one shape (C, H, W), got {shape} and {real.shape}")
 
 # %% ../nbs/12a_metrics.ipynb #756bd6a1
@@ -331,6 +332,37 @@ def _check_statistics(known:Statistics, config:MetricConfig, extractor:torch.nn.
     width = extract(one, extractor)["features"].shape[1]
     if len(known.mu) != width:
         raise ValueError(f"{known.name} is of {len(known.mu)} features, and extractor {config.extractor!r} has {width}")
+
+# %% ../nbs/12a_metrics.ipynb #246b0bc5
+def class_counts(
+    pictures:ImageSource,
+) -> dict[str, int]: # class, by its name or id -> images; empty where nothing tells
+    "How many images of each class there are."
+    items, home = pictures.items, Path(pictures.name)
+    if isinstance(items, list): # files: 000012-class7.png, or cat/12.png
+        drawn = [re.fullmatch(r"\d+-class(\d+)", path.stem) for path in items]
+        if all(drawn): classes = [found[1] for found in drawn]
+        else: classes = [p.relative_to(home).parts[0] for p in items if p.parent != home]
+    elif home.suffix == ".npz": classes = read_npz(home, ["arr_1"]).get("arr_1", np.array([])).flatten().tolist()
+    else: classes = [items.names[i] for i in getattr(items, "labels", [])]
+    return dict(Counter(map(str, classes)))
+
+# %% ../nbs/12a_metrics.ipynb #400fd3c8
+def _compare_classes(samples:ImageSource, reference:Reference|None) -> None:
+    "Warn of samples that are not spread over classes as the real images are."
+    counts = [class_counts(p) for p in (samples, reference and reference.pictures) if p]
+    if len(counts) < 2 or not all(counts): return
+    ours, theirs = ({name: n / sum(c.values()) for name, n in c.items()} for c in counts)
+    if not ours.keys() <= theirs.keys():
+        if not "".join(ours).isdecimal(): return # folders that are not these classes
+        ours, theirs = (dict(enumerate(sorted(shares.values(), reverse=True))) for shares in (ours, theirs))
+    apart = sum(abs(ours.get(name, 0) - theirs.get(name, 0)) for name in ours | theirs) / 2
+    if apart < .1 + .6 * (len(theirs) / len(samples)) ** .5: return
+    def tell(c):
+        some = ", ".join(f"{n} of {name}" for name, n in Counter(c).most_common(3))
+        return some + (f" and {len(c) - 3} classes more" if len(c) > 3 else "")
+    warnings.warn(f"samples are not spread over classes as {reference.name} is: {tell(counts[0])} against "
+                  f"{tell(counts[1])}; the metrics count that as a difference")
 
 # %% ../nbs/12a_metrics.ipynb #523da2bb
 def score(
@@ -356,8 +388,11 @@ def measure(
     pictures = open_images(samples)
     if reference is not None: reference = open_reference(reference, size=pictures.shape[-1])
     extractor = extractor or make_extractor(config, device)
-    check_pair(pictures.shape, len(pictures), reference, config, extractor)
     metrics = {name: METRICS[name] for name in config.names}
+    for name, metric in metrics.items():
+        if metric.layer not in extractor.layers: raise ValueError(f"extractor was made for other metrics than {name}")
+    check_pair(pictures.shape, len(pictures), reference, config, extractor)
+    _compare_classes(pictures, reference)
     known = {"samples": None}  # what needs no look at real images
     if reference and reference.statistics: known["statistics"] = reference.statistics
     ours = extract(pictures, extractor, config.extract_batch, each)
