@@ -9,45 +9,40 @@ __all__ = ['read_file', 'ImageSource', 'read_npz', 'open_images']
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import DATASETS, load_data
-from .images import crop_square, is_picture, open_picture, walk, why_unreadable
+from .images import crop_square, is_picture, open_picture, read_head, walk, why_unreadable
 from .patches import to_uint8
 from .records import read_record
 
 # %% ../nbs/09f_image_sources.ipynb #53594a17
+@contextmanager
+def _naming(path:Path):
+    "Whatever goes wrong in here is a damaged file: decoders raise everything there is."
+    try: yield
+    except Exception as e: raise ValueError(f"{path} is damaged, or no image: {why_unreadable(e)}") from None
+
 def read_file(
     path:Path, # an image file
     channels:int|None=3, # 1 or 3; None: as the file has it
     crop:int|None=None, # side of a square to crop and shrink to; None: as it is
 ) -> Tensor: # (C, H, W) uint8; raises `ValueError` for a damaged file
     "Read an image file."
-    if channels is None: channels = 3 if _read_head(path)[1] else 1
-    try:
+    with _naming(path):
+        if channels is None: channels = 1 if read_head(path)[1] else 3
         image = open_picture(path)
         if crop: image = crop_square(image, crop)
         pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except Exception as e:  # decoders of damaged files raise everything there is
-        raise ValueError(f"{path} is damaged, or no image: {why_unreadable(e)}") from None
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)
-
-# %% ../nbs/09f_image_sources.ipynb #cbb151e6
-def _read_head(path:Path) -> tuple[tuple[int, int], bool]:
-    "Width and height of an image file, upright, and whether it is coloured; raises `ValueError`."
-    try:
-        with Image.open(path) as image:
-            lies = image.getexif().get(0x0112, 1) >= 5  # the orientation's number
-            return image.size[::-1] if lies else image.size, image.mode not in ("L", "1")
-    except Exception as e: raise ValueError(f"{path} is damaged, or no image: {why_unreadable(e)}") from None
 
 # %% ../nbs/09f_image_sources.ipynb #fd73bbde
 @dataclass(frozen=True)
@@ -61,10 +56,16 @@ class ImageSource(Dataset):
     def __len__(self) -> int: return len(self.items)
     def __getitem__(self, i:int) -> Tensor: return self.read(self.items[i])
 
+# %% ../nbs/09f_image_sources.ipynb #db2ce1bc
+def _is_ours(folder:Path) -> bool: # of another tool's `settings.json`: False
+    "Whether pixnerd-sample drew a folder."
+    try: return "pixnerd" in read_record(folder/"settings.json")
+    except (ValueError, OSError): return False
+
 # %% ../nbs/09f_image_sources.ipynb #53c82cb3
 def _find_files(folder:Path) -> list[Path]:
     "The image files in a folder and below, by name; of one that pixnerd-sample wrote, its images and not its sheet."
-    if (folder/"settings.json").is_file() and "pixnerd" in read_record(folder/"settings.json"):
+    if _is_ours(folder):
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
@@ -76,25 +77,27 @@ def _find_files(folder:Path) -> list[Path]:
 def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `ValueError` for damage, and several sizes
     "A folder's images, cropped where they may differ in size. Grey where all are; else grey ones are read as coloured."
     files = _find_files(folder)
-    heads = [_read_head(path) for path in files]
-    first = heads[0][0]
-    for path, (size, _) in zip(files, heads):
+    first, all_grey = None, True
+    for path in files:
+        with _naming(path): size, grey = read_head(path)
+        first, all_grey = first or size, all_grey and grey
         if not crop and size != first:
             raise ValueError(f"images in {folder} must be of one size, got {first[0]}x{first[1]} ({files[0].name}) "
-                             f"and {size[0]}x{size[1]} ({path.name})")
-    channels = 3 if any(coloured for _, coloured in heads) else 1
+                             f"and {size[0]}x{size[1]} ({path.name}); a reference can be cropped to one: --crop, or crop=True")
+    channels = 1 if all_grey else 3
     height, width = (crop, crop) if crop else first[::-1]
     return ImageSource(str(folder), (channels, height, width), files, partial(read_file, channels=channels, crop=crop))
 
 # %% ../nbs/09f_image_sources.ipynb #2e5be334
 def read_npz(
-    path:Path, # a numpy archive
+    path:Path, # a numpy archive, or an `.npy`: one array, as if it were `arr_0`
     names:Sequence[str], # arrays to read, where it has them
 ) -> dict[str, np.ndarray]: # raises `ValueError` for a damaged file, or one that wants to run code
     "Some arrays of an `.npz` file."
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray): return {"arr_0": file} if "arr_0" in names else {}
+        with file: return {name: file[name] for name in names if name in file.files}
     except FileNotFoundError: raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, NotImplementedError) as e:
         raise ValueError(f"{path} is damaged, or no .npz file: {e}") from None

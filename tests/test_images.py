@@ -19,7 +19,9 @@ from PIL import Image
 
 from files import LINUX, fill, python
 from pixnerd.data import batches, load_data
-from pixnerd.images import Folder, PackedStrings, _by_number, crop_square, open_picture, why_unreadable
+from pixnerd.image_sources import open_images
+from pixnerd.images import (
+    Folder, PackedStrings, _by_number, crop_square, is_picture, open_picture, read_head, why_unreadable)
 from pixnerd.run_folder import read_log
 from pixnerd.run_settings import TrainConfig
 from pixnerd.scenes import load_scenes
@@ -344,3 +346,59 @@ def test_numbers_in_names_are_compared_as_numbers(pairs):
         mine = [name for name in found if name.startswith(text) and name[len(text):].isdecimal()]
         numbers = [int(name[len(text):]) for name in mine]
         assert numbers == sorted(numbers)
+
+
+GREY = [("L", "png"), ("1", "png"), ("LA", "png"), ("I;16", "png"), ("P", "png"), ("L", "jpg"), ("L", "gif"),
+        ("LA", "tiff"), ("I;16", "tiff"), ("L", "tga"), ("L", "jp2")]
+COLOURED = [("RGB", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tiff"), ("RGB", "avif"),
+            ("RGB", "webp"), ("RGB", "tga"), ("RGB", "jp2"), ("RGB", "qoi"), ("RGB", "dds"), ("P", "gif"), ("LAB", "tiff")]
+
+
+def in_mode(picture, mode, grey):
+    picture = picture.convert("L") if grey else picture
+    if mode == "I;16": return Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    if mode == "P": return picture.quantize(32)
+    if mode == "LAB": return Image.merge("LAB", picture.split())
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_grey_and_size_are_told_from_the_beginning_of_a_file(picture, tmp_path, grey):
+    "Whatever mode and format a grey picture is kept in, and though it lies on its side."
+    for mode, ending in GREY if grey else COLOURED:
+        path = tmp_path/f"{mode.replace(';', '')}.{ending}"
+        in_mode(picture, mode, grey).save(path)
+        assert is_picture(path) and read_head(path) == ((90, 60), grey), path
+        assert open_picture(path).size == (90, 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    in_mode(picture, "LA" if grey else "RGB", grey).save(tmp_path/"lies.png", exif=exif)
+    assert read_head(tmp_path/"lies.png") == ((60, 90), grey) and open_picture(tmp_path/"lies.png").size == (60, 90)
+
+
+def test_a_set_of_mixed_greys_is_grey_for_measurements_too(picture, tmp_path):
+    for mode, ending in GREY: in_mode(picture, mode, True).save(tmp_path/f"{mode.replace(';', '')}.{ending}")
+    found = open_images(tmp_path)
+    assert found.shape == (1, 60, 90)
+    grey = torch.from_numpy(np.array(picture.convert("L"))).int()
+    for path, image in zip(found.items, map(found.read, found.items)):
+        far = (image[0].int() - grey).abs().float().mean()
+        assert path.stem == "1" or far < 6, path
+    picture.save(tmp_path/"z.png")
+    assert open_images(tmp_path).shape == (3, 60, 90)
+
+
+def test_a_format_that_a_plugin_brings_is_read(picture, tmp_path, monkeypatch):
+    "A plugin tells Pillow of its format; without it a file is no picture."
+    from PIL import BmpImagePlugin
+    picture.save(tmp_path/"1.bmp")
+    assert not is_picture("a/1.odd")
+    class Odd(BmpImagePlugin.BmpImageFile): format = "ODD"
+    monkeypatch.setitem(Image.OPEN, "ODD", (Odd, lambda first: first.startswith(b"BM")))
+    monkeypatch.setitem(Image.EXTENSION, ".odd", "ODD")
+    (tmp_path/"1.bmp").rename(tmp_path/"1.ODD")
+    assert is_picture("a/1.ODD") and np.array_equal(open_picture(tmp_path/"1.ODD"), picture)
+
+
+@pytest.mark.parametrize("ending", [".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".txt", ".json", "", ".db"])
+def test_what_other_programs_read_is_no_picture(ending): assert not is_picture(f"a/b{ending}")
