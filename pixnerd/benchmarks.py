@@ -155,6 +155,16 @@ TASKS:dict[str, Callable] = { # name -> what to do with a variant and a batch
     "forward": _forward, "gradients": _gradients, "train": _training_step, "sample": _sample,
     "decoder": _decode, "decoder gradients": partial(_decode, backward=True)}
 
+# %% ../nbs/16_benchmarks.ipynb #b9573e4f
+def _read_entry(setting:str, text:str) -> str|int:
+    "An entry of a setting that is a list: a variant, a task, or a number; raises `ValueError` for others."
+    if setting == "variants": _parse_variant(text)
+    elif setting == "tasks":
+        if text not in TASKS: raise ValueError(f"tasks must be of {', '.join(TASKS)}, got {text!r}")
+    elif text.isdecimal(): return int(text)
+    else: raise ValueError(f"{setting} must be numbers from 0 with commas between, got {text!r}")
+    return text
+
 # %% ../nbs/16_benchmarks.ipynb #1a8ea698
 def _peak_bytes(run:Callable[[], object], device:torch.device) -> int:
     "The peak memory of a run that is not the first: counted exactly, and on a GPU by its allocator."
@@ -223,21 +233,9 @@ class BenchConfig:
                 raise ValueError(f"sizes must be multiples of {side} for {self.preset}, its patches a side, got {size}")
         for name in ("batches", "variants", "tasks"): self.entries(name)
 
-    def entries(self,
-        name:str, # sizes, batches, variants or tasks
-    ) -> list: # raises `ValueError` for unknown ones
-        "The entries of a setting that is a list."
-        text = getattr(self, name)
-        found = [part.strip() for part in text.split(",")]
-        for entry in found:
-            if name == "variants": _parse_variant(entry)
-            if name == "tasks" and entry not in TASKS:
-                raise ValueError(f"tasks must be of {', '.join(TASKS)}, got {entry!r}")
-        if name in ("variants", "tasks"): return found
-        try: numbers = [int(entry) for entry in found]
-        except ValueError: raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
-        if min(numbers) < 0: raise ValueError(f"{name} must not be negative, got {min(numbers)}")
-        return numbers
+    def entries(self, name:str) -> list:
+        "What is in sizes, batches, variants or tasks."
+        return [_read_entry(name, part.strip()) for part in getattr(self, name).split(",")]
 
     @property
     def model_config(self) -> PixNerdConfig:

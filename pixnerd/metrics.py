@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'Statistics', 'Metric', 'MetricConfig', 'make_extractor', 'extract', 'Reference', 'open_reference',
-           'check_pair', 'class_counts', 'score', 'measure', 'compare_results', 'fidelity_digits']
+           'check_pair', 'class_counts', 'score', 'measure', 'markdown_table', 'compare_results', 'fidelity_digits']
 
 # %% ../nbs/12a_metrics.ipynb #9a52906b
 import os
@@ -427,6 +427,14 @@ def _headings(paths:Sequence[str|Path]) -> list[str]:
     if len(set(heads)) == len(heads): return heads
     return [str(p).removesuffix("/metrics.json") for p in paths]  # runs/a/judged and runs/b/judged
 
+# %% ../nbs/12a_metrics.ipynb #61a7e009
+def markdown_table(heads:Sequence[str], rows:Sequence[Sequence[object]]) -> str:
+    "Rows of cells as a table in Markdown, to be read as it is, too."
+    lines = [heads, *(list(map(str, row)) for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+
 # %% ../nbs/12a_metrics.ipynb #89fe7371
 def compare_results(
     paths:Sequence[str|Path], # results that `pixnerd-evaluate` wrote
@@ -443,10 +451,7 @@ def compare_results(
         if v is None: return "–"
         if isinstance(v, float): return f"{v:.4g}"
         return str(v) if len(str(v)) <= 40 else f"…{str(v)[-24:]}"
-    lines = [["", *_headings(paths)], *([name, *map(tell, values)] for name, values in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+    return markdown_table(["", *_headings(paths)], [[name, *map(tell, values)] for name, values in rows.items()])
 
 # %% ../nbs/12a_metrics.ipynb #3deaeb43
 def fidelity_digits(

@@ -169,7 +169,7 @@ def test_a_command_that_measure_has_not_gets_one_line():
 
 
 @pytest.mark.parametrize("content, told", [
-    ("{", "is no result of a study"), ("[1]", "holds no rows"), ('{"rows": []}', "holds no rows")])
+    ("{", "x.json is damaged, or no result"), ("[1]", "x.json is no result: expected an object"), ('{"rows": []}', "holds no rows")])
 def test_other_files_are_refused_by_name(tmp_path, content, told):
     (tmp_path/"x.json").write_text(content)
     with pytest.raises(ValueError, match=told): Study(tmp_path/"x.json")
