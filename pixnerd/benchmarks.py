@@ -165,6 +165,16 @@ def _read_entry(setting:str, text:str) -> str|int:
     else: raise ValueError(f"{setting} must be numbers from 0 with commas between, got {text!r}")
     return text
 
+# %% ../nbs/16_benchmarks.ipynb #222450e5
+def _make_batch(c:PixNerdConfig, count:int, device:torch.device|str="cpu", seed:int=0) -> tuple[Tensor, ...]:
+    "Clean images, noise, times and conditions; cost does not depend on what they show."
+    g, size = torch.Generator().manual_seed(seed), (count, c.channels, c.image_size, c.image_size)
+    images, noise = torch.randn(size, generator=g), torch.randn(size, generator=g)
+    t = torch.rand(count, generator=g)
+    if c.text_width: cond = torch.randn(count, c.text_tokens, c.text_width, generator=g)
+    else: cond = torch.randint(c.num_classes, (count,), generator=g)
+    return tuple(x.to(device) for x in (images, noise, t, cond))
+
 # %% ../nbs/16_benchmarks.ipynb #1a8ea698
 def _peak_bytes(run:Callable[[], object], device:torch.device) -> int:
     "The peak memory of a run that is not the first: counted exactly, and on a GPU by its allocator."
@@ -187,16 +197,6 @@ def _task_operations(task:str, config:PixNerdConfig, steps:int) -> float:
         parts = {name: n for name, n in parts.items() if name in head}
     passes = {"forward": 1, "decoder": 1, "sample": replace(_SAMPLING, steps=steps).model_evaluations}
     return sum(parts.values()) * passes.get(task, 3)
-
-# %% ../nbs/16_benchmarks.ipynb #222450e5
-def _make_batch(c:PixNerdConfig, count:int, device:torch.device|str="cpu", seed:int=0) -> tuple[Tensor, ...]:
-    "Clean images, noise, times and conditions; cost does not depend on what they show."
-    g, size = torch.Generator().manual_seed(seed), (count, c.channels, c.image_size, c.image_size)
-    images, noise = torch.randn(size, generator=g), torch.randn(size, generator=g)
-    t = torch.rand(count, generator=g)
-    if c.text_width: cond = torch.randn(count, c.text_tokens, c.text_width, generator=g)
-    else: cond = torch.randint(c.num_classes, (count,), generator=g)
-    return tuple(x.to(device) for x in (images, noise, t, cond))
 
 # %% ../nbs/16_benchmarks.ipynb #e4f66177
 @dataclass(frozen=True)
