@@ -344,12 +344,12 @@ def training_memory(
     config:PixNerdConfig,
     variant:str, # a name in `VARIANTS`
     batch:int, # images
-    dtype:torch.dtype=torch.bfloat16, # of autocast
 ) -> dict[str, int]: # bytes of "state": weights, Adam's two moments, average; and "peak" above, gradients included
     "The memory of training, without having it."
     given = _make_batch(config, batch)
     with FakeTensorMode() as fake:
-        run, images = Variant(variant, config, torch.device("cpu"), dtype), [fake.from_tensor(x) for x in given]
+        run = Variant(variant, config, torch.device("cpu"), torch.bfloat16)
+        images = [fake.from_tensor(x) for x in given]
         with Meter() as meter: _gradients(run, images)
         held = sum(p.nbytes for p in run.model.parameters())
     return {"state": 4 * held, "peak": meter.peak}

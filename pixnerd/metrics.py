@@ -199,12 +199,6 @@ def _check_weights(path:str) -> None:
         raise ValueError(f"weights {path} are damaged, or more than tensors: {why}") from None
     if not isinstance(tensors, Mapping): raise ValueError(f"weights {path} hold no tensors by name")
 
-# %% ../nbs/12a_metrics.ipynb #c83fa489
-def _fetch_inception() -> None:
-    "Download Inception's weights once (95 MB) into torch's hub folder, where torch-fidelity looks for them."
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-    torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
-
 # %% ../nbs/12a_metrics.ipynb #52f6753b
 def _layers(extractor:type, config:MetricConfig) -> dict[str, str]:
     "What an extractor calls the features and logits that metrics read; raises `ValueError` for logits it has not."
@@ -223,6 +217,7 @@ def make_extractor(
 ) -> torch.nn.Module: # raises `ValueError` for unknown names and for weights that cannot be had
     "A feature extractor by name."
     _import_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     from torch_fidelity.utils import create_feature_extractor
     name, weights = config.extractor, config.weights or None
@@ -230,7 +225,8 @@ def make_extractor(
     layers = _layers(known[name], config)
     if weights: _check_weights(weights)
     try:
-        if name == _INCEPTION and not weights: _fetch_inception()
+        if name == _INCEPTION and not weights: # 95 MB, once, to where torch-fidelity looks for them
+            torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
         on_gpu = torch.device(device).type == "cuda"
         extractor = create_feature_extractor(name, list(dict.fromkeys(layers.values())), cuda=on_gpu, verbose=False,
                                              feature_extractor_weights_path=weights)
@@ -350,19 +346,18 @@ def class_counts(
 # %% ../nbs/12a_metrics.ipynb #400fd3c8
 def _compare_classes(samples:ImageSource, reference:Reference|None) -> None:
     "Warn of samples that are not spread over classes as the real images are."
-    counts = [class_counts(p) for p in (samples, reference and reference.pictures) if p]
+    counts = [class_counts(pictures) for pictures in (samples, reference and reference.pictures) if pictures]
     if len(counts) < 2 or not all(counts): return
     ours, theirs = ({name: n / sum(c.values()) for name, n in c.items()} for c in counts)
     if not ours.keys() <= theirs.keys():
-        if not "".join(ours).isdecimal(): return # folders that are not these classes
-        ours, theirs = (dict(enumerate(sorted(shares.values(), reverse=True))) for shares in (ours, theirs))
+        if not "".join(ours).isdecimal(): return # folders that are no classes
+        ours, theirs = (dict(enumerate(sorted(c.values(), reverse=True))) for c in (ours, theirs)) # ids, against names
     apart = sum(abs(ours.get(name, 0) - theirs.get(name, 0)) for name in ours | theirs) / 2
-    if apart < .1 + .6 * (len(theirs) / len(samples)) ** .5: return
-    def tell(c):
-        some = ", ".join(f"{n} of {name}" for name, n in Counter(c).most_common(3))
-        return some + (f" and {len(c) - 3} classes more" if len(c) > 3 else "")
-    warnings.warn(f"samples are not spread over classes as {reference.name} is: {tell(counts[0])} against "
-                  f"{tell(counts[1])}; the metrics count that as a difference")
+    if apart < .1 + .6 * (len(theirs) / len(samples)) ** .5: return # by chance
+    told = [", ".join(f"{n} of {name}" for name, n in Counter(c).most_common(3))
+            + (f" and {len(c) - 3} classes more" if len(c) > 3 else "") for c in counts]
+    warnings.warn(f"samples are not spread over classes as {reference.name} is: {told[0]} against {told[1]}; "
+                  "the metrics count that as a difference")
 
 # %% ../nbs/12a_metrics.ipynb #523da2bb
 def score(

@@ -109,10 +109,10 @@ def scene_prompts(
 def wilson(
     rate:float, # from 0 to 1
     n:int, # of how many trials, at least 1
-    z:float=1.959964, # standard deviations: 95 %
 ) -> tuple[float, float]: # its bounds; raises `ValueError` for no trials or a rate outside 0 to 1
-    "Wilson's interval of a rate."
+    "Wilson's 95 % interval of a rate."
     if n < 1 or not 0 <= rate <= 1: raise ValueError(f"rate must be from 0 to 1 and n at least 1, got {rate} and {n}")
+    z = 1.959964
     middle, half = rate + z * z / (2 * n), z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0., (middle - half) / (1 + z * z / n)), min(1., (middle + half) / (1 + z * z / n))
 

@@ -202,7 +202,6 @@ def show_changes(
     study:Study,
     pairs:Sequence[tuple[str, str]], # (arm, baseline)
     measures:Sequence[Measure]=(ERROR, FID), # a panel for each
-    names:Sequence[str]=(), # of the pairs; empty: the arms' names
     width:float=7.2, # inches
 ) -> Picture: # green: better; orange: worse; grey: not resolved; dots are seeds
     "Draw changes with their 95 % intervals."
@@ -218,7 +217,7 @@ def show_changes(
             unit = f" in{m.unit}" if m.unit else ""
             axis.set(ylim=(len(pairs) - .4, -.5), xlabel=f"{m.name}, change{unit}")
             axis.set_yticks(range(len(pairs)), [""] * len(pairs))
-        axes[0].set_yticklabels(names or [arm for arm, _ in pairs])
+        axes[0].set_yticklabels([arm for arm, _ in pairs])
     return picture
 
 # %% ../nbs/18_studies.ipynb #b86203c6
@@ -234,15 +233,14 @@ class HeldOut:
     def of(cls,
         data:Dataset, # gives `Example`s
         count:int=1024, # how many; images repeat with other noise where there are fewer
-        seed:int=0, # decides noise, and which image gets which time
     ): # the same for every model
         "Choose images, noise and times from a data set."
-        g = torch.Generator().manual_seed(seed)
+        g = torch.Generator().manual_seed(0)
         once = min(len(data), count)
         order = torch.cat([torch.randperm(once, generator=g) for _ in range(math.ceil(count / once))])[:count]
         x, cond, _ = collate([data[i] for i in order.tolist()])
         if not x.is_floating_point(): x = to_signed(x)
-        return cls(x, make_noise(range(count), tuple(x.shape[1:]), seed), (torch.arange(count) + .5) / count, cond)
+        return cls(x, make_noise(range(count), tuple(x.shape[1:]), 0), (torch.arange(count) + .5) / count, cond)
 
 # %% ../nbs/18_studies.ipynb #aacc4db4
 def _rounded(numbers): return [float(f"{n:.4g}") for n in numbers]
@@ -272,11 +270,10 @@ def held_out_error(
 @dataclass(frozen=True)
 class Arm:
     "One of the things compared."
-    name:str # as tables and pictures call it
+    name:str
     model:str="" # changes to the scale's preset, as `TrainConfig.model` takes them
     settings:tuple[tuple[str, object], ...]=() # other fields of `TrainConfig` that differ
-    marks:tuple[int, ...]=() # steps at which it is measured; empty: at the end of the scale's budget
-    judged:bool=True # draw samples at every mark, and score them
+    marks:tuple[int, ...]=() # steps at which it is measured; empty: at the end
 
 # %% ../nbs/18_studies.ipynb #586f9bfc
 @dataclass(frozen=True)
@@ -333,14 +330,14 @@ def time_arms(
     scale:Scale,
     arms:Sequence[Arm], # what to time; ratios are to the first
     folder:str|Path, # for the runs, which are thrown away
-    rounds:int=15, # turns each takes
     device:str="auto",
 ) -> dict[str, dict]: # as `costs.paired` gives them
     "Time training steps of several arms in turns."
-    folder = Path(folder)
-    configs = {arm.name: scale.config(arm, 0, 10 ** 6, folder/str(i), device=device) for i, arm in enumerate(arms)}
-    runs = {name: train(config, None) for name, config in configs.items()}
-    try: return paired({name: partial(next, steps) for name, steps in runs.items()}, rounds, pick_device(device))
+    runs = {}
+    for arm in arms:
+        config = scale.config(arm, 0, 10 ** 6, Path(folder)/str(len(runs)), device=device)
+        runs[arm.name] = train(config, None)
+    try: return paired({name: partial(next, steps) for name, steps in runs.items()}, 15, pick_device(device))
     finally:
         for steps in runs.values(): steps.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -373,7 +370,7 @@ def _train_arm(scale:Scale, arm:Arm, seed:int, out:Path, device:str) -> dict:
             for _ in train(config, encode): pass
         model = from_pretrained(checkpoint, device=pick_device(device))
         on = HeldOut.of(load_data(config.data, "held-out", config.size))
-        scores = _judge_samples(model, scale, seed) if arm.judged and scale.samples else {}
+        scores = _judge_samples(model, scale, seed) if scale.samples else {}
         marks.append({"step": steps, **held_out_error(model, on, encode), **scores})
     return {"arm": arm.name, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": marks}
 

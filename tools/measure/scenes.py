@@ -39,7 +39,8 @@ def plan(usual: Drawing) -> list[tuple[str, str, Drawing]]: # group, name, drawi
                 for values in zip(*changes.values())]
     steps = (4, 6, 10, 15, 25, 50)
     jobs = [("table", split, usual._replace(suite=split)) for split in ("held-out", "train")]
-    jobs += sweep("guidance", guidance_scale=(1., 2., 3., 4., 6., 8.)) + sweep("time_shift", time_shift=(1., 2., 3., 5.))
+    jobs += sweep("guidance", guidance_scale=(1., 2., 3., 4., 6., 8.))
+    jobs += sweep("time_shift", time_shift=(1., 2., 3., 5.))
     for method in ("adams", "euler"): jobs += sweep(method, steps=steps, method=(method,) * len(steps))
     for way in ("evaluate", "interpolate"):
         group = "size" if way == usual.off_grid else f"size, {way}d"

@@ -206,28 +206,24 @@ def measure_part(name: str, group: str, seed: int, samples: int, folder: Path) -
 
 # --- the command ---
 
-def at_least(least: int) -> Callable[[str], int]:
-    "What reads such a number from the command line."
-    def number(text):
-        if int(text) < least: raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return int(text)
-    return number
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     every = [*TRAINED, *MEASURED]
     parser = argparse.ArgumentParser("tools/measure studies", description=__doc__.splitlines()[0])
-    parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY", help=f"{', '.join(every)} or all")
+    parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY",
+                        help=f"{', '.join(every)} or all")
     parser.add_argument("--scale", choices=SCALES, default="digits", help="data and budget of the studies that train")
-    parser.add_argument("--seeds", type=at_least(1), default=3, help="how many")
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time; above 1 each has one thread")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; above 1 each has one thread")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--runs", type=Path, default=ROOT/"runs/studies", help="where single runs are kept")
     parser.add_argument("--out", type=Path, default=ROOT/"nbs/results", help="folder of the results")
-    for name, least in {"steps": 1, "batch": 1, "samples": 0}.items():
-        parser.add_argument(f"--{name}", type=at_least(least), help="instead of the scale's, to try things out")
+    for name in ("steps", "batch", "samples"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the scale's, to try things out")
     parser.add_argument("--data", help="a folder of class folders instead of the scale's data, to try things out")
     given = parser.parse_args(arguments)
+    for name, least in {"seeds": 1, "jobs": 1, "steps": 1, "batch": 1, "samples": 0}.items():
+        n = getattr(given, name)
+        if n is not None and n < least: parser.error(f"argument --{name}: must be at least {least}, got {n}")
     if "all" in given.studies: given.studies = every
     small = [name for name in given.studies if name in MEASURED]
     if given.scale != "digits" and small:
