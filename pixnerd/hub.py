@@ -63,7 +63,7 @@ class _Columns(NamedTuple):
         return open_picture(data), " ".join(label.split()) if self.names is None else label
 
 # %% ../nbs/09d_hub.ipynb #9da38866
-def _find_columns(features, name:str) -> _Columns:
+def _find_columns(features, name:str, cond:str="auto") -> _Columns:
     "Find the pictures and their labels in a Hugging Face table; a `ValueError` lists the columns."
     from datasets import ClassLabel, Image as HubImage, Value
     def kind(feature):
@@ -78,7 +78,7 @@ def _find_columns(features, name:str) -> _Columns:
         columns = [c for c, k in kinds.items() if k == wanted]
         return columns[0] if len(columns) == 1 else next((c for c in usual if c in columns), None)
     image, label = choose("picture", "image", "img", "jpg", "png", "picture"), name.partition("#")[2]
-    if not label and "class" in kinds.values(): label = choose("class", "label", "labels", "class")
+    if not label and "class" in kinds.values() and cond != "text": label = choose("class", "label", "labels", "class")
     elif not label: label = choose("text", "caption", "text", "txt", "prompt")
     listed = ", ".join(f"{c} ({k})" for c, k in kinds.items())
     if not image: raise ValueError(f"data {name!r}: no column, or more than one, may hold the pictures: {listed}")
@@ -88,10 +88,10 @@ def _find_columns(features, name:str) -> _Columns:
     return _Columns(image, label, features[label].names if kinds[label] == "class" else None)
 
 # %% ../nbs/09d_hub.ipynb #a5110f01
-def _select(source, name:str) -> tuple: # a Hugging Face data set, and what the user called it
+def _select(source, name:str, cond:str) -> tuple: # a Hugging Face data set, and what the user called it
     "The two columns that an example needs, pictures not decoded; and which they are."
     from datasets import Image as HubImage
-    columns = _find_columns(source.features, name)
+    columns = _find_columns(source.features, name, cond)
     chosen = source.select_columns([columns.image, columns.label])
     return chosen.cast_column(columns.image, HubImage(decode=False)), columns
 
@@ -102,9 +102,10 @@ class Hub(ImageFiles):
         name:str, # "hub:OWNER/NAME", with :CONFIG and #COLUMN at will; or a folder instead of OWNER/NAME
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
+        cond:str="auto", # "text": captions though there are classes, where no #COLUMN is named
     ):
         source, held = _open_hub(name, split, streaming=False)
-        self.source, self.columns = _select(source, name)
+        self.source, self.columns = _select(source, name, cond)
         if held is not None:
             self.source = self.source.select(np.flatnonzero((np.arange(len(source)) % 20 == 19) == held))
         if not len(self.source):
@@ -112,21 +113,27 @@ class Hub(ImageFiles):
         super().__init__(self.columns.names, size)
 
     def __len__(self) -> int: return len(self.source)
+    def captions(self) -> Iterator[tuple[str, str]]: # nothing where there are classes
+        "Each row and its caption, of those that have one."
+        texts = [] if self.names else self.source[self.columns.label]
+        yield from ((f"row {i}", " ".join(text.split())) for i, text in enumerate(texts) if text)
+
     def where(self, i:int) -> str: return self.columns.where(self.source[i]) or f"row {i}"
     def read(self, i:int) -> tuple[Image.Image, int|str]: return self.columns.read(self.source[i])
 
 # %% ../nbs/09d_hub.ipynb #e4b1d8ac
 class Stream(IterableDataset):
     "A data set of the Hugging Face hub, read as it goes; `ValueError` where it cannot be had, or used."
-    channels, block = 3, 1000
+    channels, block, refused = 3, 1000, {}
     def __init__(self,
         name:str, # "stream:OWNER/NAME", with :CONFIG and #COLUMN at will; or a folder instead of OWNER/NAME
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
+        cond:str="auto", # "text": captions though there are classes, where no #COLUMN is named
     ):
         source, self.held = _open_hub(name, split, streaming=True)
         if source.features is None: source = source._resolve_features()           # from the first rows
-        self.source, self.columns = _select(source, name)
+        self.source, self.columns = _select(source, name, cond)
         self.name, self.size, self.count, self.names = name, size, None, self.columns.names
 
     def rows(self,

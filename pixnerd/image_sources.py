@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import DATASETS, load_data
-from .images import crop_square, is_picture, open_picture, read_head, walk, why_unreadable
+from .images import crop_square, find_pictures, open_picture, read_head, why_unreadable
 from .patches import to_uint8
 from .records import read_record
 
@@ -69,9 +69,7 @@ def _find_files(folder:Path) -> list[Path]:
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
-    found = [folder/p for p in walk(folder) if is_picture(p)]
-    if not found: raise ValueError(f"{folder} holds no images: expected files such as .png and .jpg")
-    return found
+    return [folder/p for p in find_pictures(folder)[0]]
 
 # %% ../nbs/09f_image_sources.ipynb #591de66d
 def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `ValueError` for damage, and several sizes
@@ -83,7 +81,8 @@ def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `Valu
         first, all_grey = first or size, all_grey and grey
         if not crop and size != first:
             raise ValueError(f"images in {folder} must be of one size, got {first[0]}x{first[1]} ({files[0].name}) "
-                             f"and {size[0]}x{size[1]} ({path.name}); a reference can be cropped to one: --crop, or crop=True")
+                             f"and {size[0]}x{size[1]} ({path.name}); "
+                             "a reference can be cropped to one: --crop, or crop=True")
     channels = 1 if all_grey else 3
     height, width = (crop, crop) if crop else first[::-1]
     return ImageSource(str(folder), (channels, height, width), files, partial(read_file, channels=channels, crop=crop))

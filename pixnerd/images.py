@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'crop_square', 'is_picture', 'open_picture', 'read_head', 'why_unreadable', 'read_first', 'ImageFiles',
-           'PackedStrings', 'walk', 'Folder']
+           'PackedStrings', 'walk', 'find_pictures', 'Folder']
 
 # %% ../nbs/09b_images.ipynb #c73f5c51
+import csv
 import io
+import json
 import os
+import posixpath
 import re
 import warnings
 from collections import Counter
@@ -18,6 +21,7 @@ from functools import lru_cache
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +29,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from .digits import Example
+from .records import digest
 
 # %% ../nbs/09b_images.ipynb #37e24f4b
 _MOST_PIXELS = 89_478_485 # Pillow's own bound: a picture with more is refused as a decompression bomb
@@ -110,7 +115,7 @@ def why_unreadable(error:Exception) -> str: # a few words, the same on every mac
 
 # %% ../nbs/09b_images.ipynb #f8016235
 def read_first(
-    source, # has `read(item)` and `where(item)`
+    source, # has `read(item)`, `where(item)` and `refused`
     items:Iterable, # the wanted one, then what may stand in for it
     size:int, # pixels
 ) -> Example: # with what was passed over; raises `ValueError` where the first thousand cannot be read
@@ -119,6 +124,7 @@ def read_first(
     for item in islice(items, 1000):
         try:
             image, label = source.read(item)
+            if why := source.refused.get(label): raise ValueError(why)
             image = torch.from_numpy(np.array(crop_square(image, size)))
         except Exception as error:                          # decoders of damaged files raise everything there is
             skipped.append((source.where(item), why_unreadable(error)))
@@ -129,6 +135,7 @@ def read_first(
 class ImageFiles(Dataset):
     "Pictures that are read when asked for. A subclass says how many there are, and how to `read` one."
     channels = 3
+    refused = {} # label -> why its pictures are passed over; to be set, not changed
     def __init__(self,
         names:Sequence[str]|None, # class names in the order of their ids; None: labels are captions
         size:int, # side of the examples in pixels
@@ -154,28 +161,56 @@ class PackedStrings(Sequence):
         return os.fsdecode(self.bytes[self.ends[i]:self.ends[i + 1]].tobytes())
 
 # %% ../nbs/09b_images.ipynb #e8b33b53
+_LITTER = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "#recycle", "@recycle", "#snapshot", "thumbs.db",
+           "ehthumbs.db", "desktop.ini", "icon\r", "system volume information")
+_RESULTS = ({"config.json", "made_by.json"}, {"settings.json", "samples.json"}) # in folders of runs and of samples
+
 def walk(
     folder:str|Path,
     above:tuple[str, ...]=(), # folders this one lies in, so that circles of links end
 ) -> Iterator[str]: # paths below the folder, in alphabetical order
-    "Every file that is not hidden, through links."
+    "Every file that is neither hidden nor a system's litter, through links; no results of this package."
     here = os.path.realpath(folder)
     if here in above: return
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        if entry.name.startswith("."): continue
-        if os.path.isdir(entry.path): yield from (f"{entry.name}/{path}" for path in walk(entry.path, (*above, here)))
-        elif os.path.isfile(entry.path) or not os.path.exists(entry.path): yield entry.name    # or a link to nowhere
+    entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    if above and any(files <= {e.name for e in entries} for files in _RESULTS): return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _LITTER: continue
+        link = entry.is_symlink()
+        if os.path.isdir(entry.path) if link else entry.is_dir():
+            yield from (f"{entry.name}/{path}" for path in walk(entry.path, (*above, here)))
+        elif entry.is_file() if not link else os.path.isfile(entry.path) or not os.path.exists(entry.path):
+            yield entry.name                                                                 # or a link to nowhere
 
 # %% ../nbs/09b_images.ipynb #ce2bfefc
-def _find_pictures(folder:Path) -> tuple[list[str], int]: # raises `ValueError` where there are none
-    "The paths of pictures below a folder, and how many have a caption."
+_FOREIGN = frozenset(".heic .heif .hif .avif .jxl .jp2 .svg .psd .xcf .exr .hdr .raw .dng .cr2 .cr3 .nef .arw .orf "
+                     ".rw2 .raf .eps .ai .wmf .emf".split()) # pictures that not every Pillow opens
+
+def _endings(paths:Iterable[str]) -> Counter: # for example ".txt", of tables the whole name
+    "How many files end in what."
+    names = (os.path.basename(p).lower() for p in paths)
+    return Counter(n if n.startswith("metadata.") else os.path.splitext(n)[1] or "no suffix" for n in names)
+
+def _listed(counts:Iterable[tuple[str, int]]) -> str: return ", ".join(f"{n} × {what}" for what, n in counts)
+
+def _is_empty(path:str) -> bool:
+    "Whether there is nothing in a file, or no file at the end of a link."
+    try: return not os.stat(path).st_size
+    except OSError: return True
+
+def find_pictures(folder:Path) -> tuple[list[str], list[str]]: # raises `ValueError` where there are no pictures
+    "Paths of pictures below a folder, and of all other files. Pictures that cannot be opened are a warning."
     files = list(walk(folder))
-    pictures, texts = [p for p in files if is_picture(p)], {p[:-4] for p in files if p.lower().endswith(".txt")}
+    pictures = [p for p in files if is_picture(p)]
     if not pictures:
-        kinds = Counter(os.path.splitext(p)[1].lower() or "no suffix" for p in files).most_common(5)
-        what = ", ".join(f"{n} × {kind}" for kind, n in kinds) or "it is empty"
+        what = _listed(_endings(files).most_common(5)) or "it is empty"
         raise ValueError(f"folder {str(folder)!r} holds no images: {len(files)} files ({what})")
-    return pictures, sum(os.path.splitext(p)[0] in texts for p in pictures)
+    full = {os.path.dirname(p) for p in pictures if not _is_empty(f"{folder}/{p}")}
+    pictures = [p for p in pictures if os.path.dirname(p) in full] or pictures     # a folder of empty files holds none
+    others = sorted({*files} - {*pictures})
+    if foreign := [(ending, n) for ending, n in _endings(others).items() if ending in _FOREIGN]:
+        warnings.warn(f"folder {str(folder)!r}: {_listed(foreign)} left out, as Pillow cannot open them here")
+    return pictures, others
 
 # %% ../nbs/09b_images.ipynb #270fe26f
 def _by_number(name:str) -> tuple: # a key to sort by
@@ -183,73 +218,227 @@ def _by_number(name:str) -> tuple: # a key to sort by
     parts = re.split(r"([0-9]+)", name)
     return [(part if i % 2 == 0 else "", int(part) if i % 2 else 0) for i, part in enumerate(parts)], name
 
-# %% ../nbs/09b_images.ipynb #2c1a067a
-def _folders_in(folder:str|Path) -> list[str]:
-    "The names of folders that are not hidden, numbers by size."
-    found = (name for name in os.listdir(folder) if name[0] != "." and os.path.isdir(os.path.join(folder, name)))
-    return sorted(found, key=_by_number)
+# %% ../nbs/09b_images.ipynb #f631d47c
+def _tops(paths:Iterable[str], at:str) -> tuple[list[str], list[str]]: # `at`: "" or ending in "/"
+    "What lies in a folder: names of folders, numbers by size; and files."
+    inside = [p[len(at):] for p in paths if p.startswith(at)]
+    folders = {p.partition("/")[0] for p in inside if "/" in p}
+    return sorted(folders, key=_by_number), [p for p in inside if "/" not in p]
+
+def _unwrap(paths:Sequence[str], at:str="") -> str:
+    "The first folder in which there is more than one other folder of folders; or the one around `train`."
+    inside = bool(at)
+    while True:
+        names, loose = _tops(paths, at)
+        if loose or len(names) != 1 or not inside and _split_of(names[0]) == "train": return at
+        if _tops(paths, f"{at}{names[0]}/")[1]: return at
+        at += f"{names[0]}/"
 
 # %% ../nbs/09b_images.ipynb #47a60824
-HELD_OUT = ("held-out", "heldout", "held_out", "val", "valid", "validation", "test") # the first one found counts
+HELD_OUT = ("held-out", "heldout", "held_out", "val", "valid", "validation", "test", "testing", "eval", "dev")
 
-def _split_folder(folder:Path, split:str) -> tuple[Path, Path, bool]:
-    "Where a split's images are, where the training images are, and whether the folder itself divides them."
-    found = _folders_in(folder)
-    if "train" not in found or set(found) - {"train", *HELD_OUT}: return folder, folder, False
-    held = next((folder/name for name in HELD_OUT if name in found), None)
-    return (held if held and split == "held-out" else folder/"train"), folder/"train", held is not None
+def _split_of(name:str) -> str|None: # "train", one of `HELD_OUT`, or None
+    "Which split a folder is, whatever the spelling: `Training`, `test_set`, `val2017`."
+    plain = re.sub("[^a-z]", "", name.lower()).removesuffix("set")
+    return "train" if plain in ("train", "training") else plain if plain in HELD_OUT else None
+
+def _find_splits(paths:Sequence[str]) -> dict[str, str|None]: # None: nothing is held out by a folder
+    "Where the pictures of each split lie: where there are no splits, all are for training."
+    at = _unwrap(paths)
+    found = {name: _split_of(name) for name in _tops(paths, at)[0]}
+    train = [name for name, split in found.items() if split == "train"]
+    held = [name for split in HELD_OUT for name in found if found[name] == split]
+    if len(train) != 1: return {"train": at, "held-out": None}
+    def classes(name): return set(_tops(paths, f"{at}{name}/")[0])
+    if None in found.values() and not any(classes(train[0]) & classes(name) for name in held):
+        return {"train": at, "held-out": None}              # classes, one of which is called train
+    wrapped = f"{at}{train[0]}/"
+    inner = _unwrap(paths, wrapped)
+    if not held: return {"train": inner, "held-out": None}
+    beside = f"{at}{held[0]}/"
+    return {"train": inner, "held-out": _unwrap(paths, beside) if inner != wrapped else beside}
 
 # %% ../nbs/09b_images.ipynb #0d4ca305
-def _label_by_folder(folder:Path, train:Path, paths:list[str]) -> tuple[list[str], np.ndarray]:
-    "Class names, which are the training images' folders, and a class id for each path; `ValueError` for other images."
-    names = [name for name in _folders_in(train) if any(map(is_picture, walk(train/name)))]
-    if not names: return [train.resolve().name], np.zeros(len(paths), np.int32)
+def _label_by_folder(
+    folder:Path, # of the split
+    train:Path, # of the training split
+    names:list[str], # folders in that
+    paths:list[str], # in the split
+) -> np.ndarray: # raises `ValueError` for images outside of classes
+    "A class id for each path."
+    if not names: return np.zeros(len(paths), np.int32)
     if loose := [p for p in paths if "/" not in p]:
         raise ValueError(f"folder {str(folder)!r} holds images beside its class folders "
                          f"({len(loose)}, for example {loose[0]}): move them into one of these, or away")
-    ids, classes = {name: i for i, name in enumerate(names)}, [p.split("/")[0] for p in paths]
+    ids, classes = {name: i for i, name in enumerate(names)}, [p.partition("/")[0] for p in paths]
     if strange := sorted(set(classes) - set(names)):
         raise ValueError(f"folder {str(folder)!r} has the class {strange[0]!r}, which {str(train)!r} has not")
-    return names, np.array([ids[name] for name in classes], np.int32)
+    return np.array([ids[name] for name in classes], np.int32)
+
+def _in_order(labels:np.ndarray, split:str|None) -> np.ndarray:
+    "Places of images, one class after the other; of those of a split where every 20th of each class is held out."
+    order = np.argsort(labels, kind="stable")
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])                   # within its class
+    return order[(rank % 20 == 19) == (split == "held-out")] if split else order
 
 # %% ../nbs/09b_images.ipynb #4616ec1e
-def _read_caption(path:Path) -> str: # on one line; raises `ValueError` where there is none
-    "The text in the `.txt` beside a picture."
-    found = next((p for suffix in (".txt", ".TXT") if (p := path.with_suffix(suffix)).is_file()), None)
-    if not found: raise ValueError("no caption beside it")
-    text = " ".join(found.read_text(encoding="utf-8-sig").split())
-    if not text: raise ValueError("its caption is empty")
-    return text
+_BESIDE = (".txt", ".caption", ".json") # of several beside a picture the first counts
+_TEXT = ("text", "caption", "prompt", "description") # what a caption is called in JSON and tables
+
+class _Caption(NamedTuple):
+    "What a file tells of a picture."
+    text:str # on one line
+    file:str # which tells it
+    why:str="" # there is no text
+
+def _caption_of(record) -> str|None: # what JSON gives
+    "The text in a record, if it is one."
+    found = next((record[name] for name in _TEXT if name in record), None) if isinstance(record, dict) else record
+    return " ".join(found.encode(errors="replace").decode().split()) if isinstance(found, str) else None
+
+def _is_box(line:str) -> bool: # for example "0 0.51 0.48 0.22 0.31"
+    "Whether a line is four numbers or more, and at most one word."
+    words = line.replace(",", " ").split()
+    numbers = sum(bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", word)) for word in words)
+    return numbers >= max(4, len(words) - 1)
+
+def _read_caption(folder:Path, file:str) -> _Caption|None: # None: it holds something else
+    "The caption in a file beside a picture."
+    try:
+        text = (folder/file).read_text(encoding="utf-8-sig")
+        if file.lower().endswith(".json"): text = _caption_of(json.loads(text))
+        elif text.strip() and all(map(_is_box, text.strip().split("\n"))): text = None
+    except (OSError, ValueError, RecursionError) as error: return _Caption("", file, why_unreadable(error))
+    if text is not None: return _Caption(" ".join(text.split()), file, "" if text.strip() else "its caption is empty")
+
+# %% ../nbs/09b_images.ipynb #515cc629
+def _read_beside(folder:Path, pictures:Sequence[str], others:Iterable[str]) -> dict[str, _Caption]: # by picture
+    "The captions in files beside pictures; no kind of file counts that mostly holds something else."
+    files, found = {}, {}
+    for path in others:
+        stem, ending = os.path.splitext(path)
+        if ending.lower() in _BESIDE: files[stem + ending.lower()] = path
+    for kind in _BESIDE if files else ():
+        mine = {}
+        for picture in pictures:
+            file = files.get(os.path.splitext(picture)[0] + kind) or files.get(picture + kind)
+            if file: mine[picture] = _read_caption(folder, file)
+        captions = {picture: caption for picture, caption in mine.items() if caption}
+        if 2 * len(captions) >= len(mine): found = captions | found
+    return found
+
+# %% ../nbs/09b_images.ipynb #360ac65f
+def _read_rows(path:Path) -> Iterator[tuple[int, dict]]: # line, and what it holds by name; raises `ValueError`
+    "The rows of a `metadata.jsonl` or `metadata.csv`, its values between commas, semicolons or tabs."
+    try: text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError: raise ValueError(f"{path} is not in UTF-8") from None
+    if path.suffix.lower() == ".csv":
+        head = text.partition("\n")[0]
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+        try:
+            for row in rows: yield rows.line_num, row
+        except csv.Error as error: raise ValueError(f"{path}, line {rows.line_num + 1}: {error}") from None
+    else:
+        for i, line in enumerate(text.split("\n"), 1):
+            if not line.strip(): continue
+            try: yield i, json.loads(line)
+            except (ValueError, RecursionError): raise ValueError(f"{path}, line {i}: no JSON") from None
+
+def _read_table(folder:Path, path:str) -> Iterator[tuple[int, str, str|None]]: # line, picture, caption
+    "What a table of captions says; raises `ValueError` for a damaged one, or a name that leads out of its folder."
+    for line, row in _read_rows(folder/path):
+        where = f"{folder/path}, line {line}"
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not name: raise ValueError(f"{where}: no file_name in {str(row)[:60]}")
+        if None in row: raise ValueError(f"{where}: more values than columns; texts with commas need quotes")
+        inside = posixpath.normpath(name.replace("\\", "/"))
+        if inside.startswith(("..", "/")): raise ValueError(f"{where}: file_name {name!r} leads out of the folder")
+        yield line, posixpath.join(posixpath.dirname(path), inside), _caption_of(row)
+
+# %% ../nbs/09b_images.ipynb #a5854976
+def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[str, _Caption]: # by picture
+    "Look for captions everywhere; what is wrong with tables is a warning, or a `ValueError`."
+    tables = [p for p in others if os.path.basename(p).lower() in ("metadata.jsonl", "metadata.csv")]
+    found, lines, twice = {}, {}, []
+    for table in tables:
+        for line, picture, text in _read_table(folder, table):
+            at = f"{table}, line {line}"
+            first = lines.setdefault(picture, at)
+            if text and found.setdefault(picture, _Caption(text, table)).text != text:
+                found[picture] = _Caption("", table, f"two captions: {first}, and {at}")
+                twice.append(picture)
+    missing = sorted(lines.keys() - {*pictures, *others})
+    found = _read_beside(folder, pictures, others) | found
+    near = tuple(os.path.dirname(table) for table in tables)
+    unnamed = [p for p in pictures if p not in lines and p not in found and p.startswith(near)] if lines else []
+    for what, some in {"missing": missing, "told two captions": twice, "not named": unnamed}.items():
+        if some: warnings.warn(f"{', '.join(tables)} in {str(folder)!r}: {len(some)} pictures are {what}, "
+                               f"for example {some[0]}")
+    return found
+
+def _check_captions(count:int, images:int, folder:Path, cond:str) -> None:
+    "Refuse captions that only some images have, or none although they are asked for."
+    if 0 < count < images / 2:
+        raise ValueError(f"folder {str(folder)!r} has captions for {count} of its {images} images: "
+                         "most of them need one, or none; cond class passes over captions")
+    if cond == "text" and not count:
+        raise ValueError(f"cond text cannot be had: folder {str(folder)!r} has no captions, neither in "
+                         f"metadata.jsonl or .csv (file_name, text) nor in {', '.join(_BESIDE)} beside its images")
+
+# %% ../nbs/09b_images.ipynb #a09ff272
+def _list_folders(paths:Iterable[str]) -> dict[str, list]: # first folder, "." for none -> how many files, digest
+    "A short account of a long list of files."
+    found = {}
+    for path in paths: found.setdefault(path.partition("/")[0] if "/" in path else ".", []).append(path)
+    return {name: [len(some), digest(ascii(some))] for name, some in found.items()}
 
 # %% ../nbs/09b_images.ipynb #46964cf2
 class Folder(ImageFiles):
-    "A folder of images, in class folders or with captions beside them; `ValueError` says what else was found."
+    "A folder of images, in class folders or with captions; `ValueError` says what else was found."
     def __init__(self,
         folder:str|Path,
         split:str="train", # "train" or "held-out"
         size:int=256, # side of the examples in pixels
+        cond:str="auto", # labels: "class", "text", or "auto": captions where most images have one, else classes
     ):
-        self.folder, train, divided = _split_folder(Path(folder).expanduser(), split)
-        paths, captioned = _find_pictures(self.folder)
-        if 0 < captioned < len(paths) / 2:
-            raise ValueError(f"folder {str(self.folder)!r} has captions for {captioned} of its {len(paths)} images: "
-                             f"they need a .txt beside most, or none")
-        names, labels = None, np.zeros(len(paths), np.int32)
-        if not captioned: names, labels = _label_by_folder(self.folder, train, paths)
-        chosen = np.argsort(labels, kind="stable")          # one class after the other, in each by name
-        if not divided:
-            rank = np.arange(len(paths)) - np.searchsorted(labels[chosen], labels[chosen])         # within its class
-            chosen = chosen[(rank % 20 == 19) == (split == "held-out")]
-            if not len(chosen): raise ValueError(f"folder {str(folder)!r} has fewer than 20 images of each class, "
-                                                 f"so none is held out: divide it into train/ and held-out/")
-        super().__init__(names, size)
-        self.paths, self.labels = PackedStrings(paths[i] for i in chosen), labels[chosen]
+        root = Path(os.path.expanduser(folder))
+        pictures, others = find_pictures(root)
+        lies = _find_splits(pictures)
+        at = lies[split] or lies["train"]
+        self.folder, train = root/at, root/lies["train"]
+        chosen = [p for p in pictures if p.startswith(at)]
+        captions = {} if cond == "class" else _find_captions(root, pictures, others)
+        captioned = sum(p in captions for p in chosen)
+        _check_captions(captioned, len(chosen), self.folder, cond)
+        names, labels = None, np.zeros(len(chosen), np.int32)
+        if not captioned:
+            captions, names = {}, _tops(pictures, lies["train"])[0]
+            labels = _label_by_folder(self.folder, train, names, [p[len(at):] for p in chosen])
+        order = _in_order(labels, None if lies["held-out"] else split)
+        if not len(order): raise ValueError(f"folder {str(folder)!r} has fewer than 20 images of each class, "
+                                            f"so none is held out: divide it into train/ and held-out/")
+        super().__init__(None if captioned else names or [train.resolve().name], size)
+        self.labels, self.paths = labels[order], PackedStrings(chosen[i][len(at):] for i in order)
+        told = [captions.get(chosen[i], _Caption("", "", "no caption beside it")) for i in order] if captioned else []
+        self.texts, self.why = PackedStrings(c.text for c in told), {i: c.why for i, c in enumerate(told) if c.why}
         try: self[0]
         except ValueError as error:
             raise ValueError(f"folder {str(folder)!r} holds no usable image ({len(self)} found): {error}") from None
+        left = dict(_endings({*others} - {c.file for c in captions.values()}).most_common())
+        elsewhere = sum(not p.startswith((lies["train"], lies["held-out"] or lies["train"])) for p in pictures)
+        listing = _list_folders(self.paths)
+        self.understood = {
+            "kind": "folder", "folder": str(self.folder), "pictures": len(self), "classes": self.names,
+            "captions": dict(_endings(c.file for c in told if c.file)), "splits": lies,
+            "left out": left | ({"images elsewhere": elsewhere} if elsewhere else {}),
+            "folders": listing, "fingerprint": digest(ascii([listing, self.names, *self.texts]))}
 
     def __len__(self) -> int: return len(self.paths)
     def where(self, i:int) -> str: return self.paths[i]
     def read(self, i:int) -> tuple[Image.Image, int|str]:
-        path = self.folder/self.paths[i]
-        return open_picture(path), int(self.labels[i]) if self.names else _read_caption(path)
+        if i in self.why: raise ValueError(self.why[i])
+        return open_picture(self.folder/self.paths[i]), int(self.labels[i]) if self.names else self.texts[i]
+
+    def captions(self) -> Iterator[tuple[str, str]]: # nothing where there are classes
+        "Each picture and its caption, of those that have one."
+        return ((self.paths[i], text) for i, text in enumerate(self.texts) if text)

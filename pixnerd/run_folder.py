@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_log', 'loss_curves', 'show_loss', 'Log', 'list_checkpoints', 'latest_checkpoint', 'read_run', 'changed_settings',
-           'check_folder']
+           'check_folder', 'changed_data', 'check_data_unchanged']
 
 # %% ../nbs/10b_run_folder.ipynb #9ef33e0a
 import json
@@ -25,7 +25,7 @@ from .show import Picture, new_figure, plain_log_ticks
 def _read_lines(path:Path) -> list[dict]:
     "The lines of a log that are whole."
     found = []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+    for line in path.read_text("utf-8", "replace").split("\n") if path.is_file() else ():
         try: record = json.loads(line)
         except json.JSONDecodeError: continue
         if isinstance(record, dict) and isinstance(record.get("step"), int): found.append(record)
@@ -81,7 +81,8 @@ class Log:
         saved:dict|None=None, # from its checkpoint
     ):
         a = state.accelerator
-        self.state, self.out, self.clock = state, Path(state.config.out), (time.perf_counter(), state.step)
+        self.state, self.out = state, Path(state.config.out)
+        self.clock = time.perf_counter(), state.step
         precise = torch.float32 if a.device.type == "mps" else torch.float64
         self.tally = torch.zeros(3, self.bins, dtype=precise, device=a.device)     # by time: loss, alignment, images
         self.norm = torch.zeros(2, dtype=precise, device=a.device)                 # sum of gradient norms, steps taken
@@ -119,13 +120,15 @@ class Log:
         self.tally.zero_()
         self.norm.zero_()
         if a.is_main_process:
-            with (self.out/"log.jsonl").open("a") as file: file.write(json.dumps(line) + "\n")
+            with open(self.out/"log.jsonl", "a", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line) + "\n")
         numbers = {name: v for name, v in line.items() if isinstance(v, (int, float)) and name != "step"}
         if self.state.config.track: a.log(numbers, step=self.state.step)
 
     def _line(self, tally:Tensor, lr:float) -> dict:
         "What happened since the last line."
-        state, (loss, alignment, images), (norm, taken) = self.state, tally, self.norm.tolist()
+        state, (loss, alignment, images) = self.state, tally
+        norm, taken = self.norm.tolist()
         count, (before, first) = images.sum().item(), self.clock
         speed = state.config.batch * (state.step - first) / (time.perf_counter() - before)
         line = {"step": state.step, "loss": loss.sum().item() / count if count else None, "lr": lr,
@@ -192,3 +195,33 @@ def check_folder(
         told = "; ".join(f"{name} was {before} in the run at {config.out}, got {now}"
                          for name, (before, now) in found.items())
         raise ValueError(f"{told}: choose another out, or say resume_changed to continue all the same")
+
+# %% ../nbs/10b_run_folder.ipynb #60c22327
+def changed_data(
+    out:str|Path, # folder of a run; `data.json` in it is what its data were understood as
+    understood:dict, # the same of the data now
+) -> list[str]: # for example "folder b is new (6 pictures)"; none where nothing was recorded
+    "How data differ from those a run has learned from."
+    path, told = Path(out)/"data.json", []
+    if not path.is_file(): return []
+    before, now = read_record(path), json.loads(json.dumps(understood))
+    old, new = before.get("folders") or {}, now.get("folders") or {}
+    for name in dict.fromkeys([*old, *new]):
+        had, names_then = old.get(name, (0, ""))
+        has, names_now = new.get(name, (0, ""))
+        folder = "the data" if name == "." else f"folder {name}"
+        if not had: told.append(f"{folder} is new ({has} pictures)")
+        elif not has: told.append(f"{folder} is gone ({had} pictures)")
+        elif had != has: told.append(f"{folder} has {has} pictures, and had {had}")
+        elif names_then != names_now: told.append(f"{folder} has {has} pictures as before, but of other names")
+    for name in () if told else ("kind", "pictures", "classes", "captions"):
+        if before.get(name) != now.get(name): told.append(f"{name} was {before.get(name)} and is {now.get(name)}")
+    return told or ["captions are others"] * (before.get("fingerprint") != now.get("fingerprint"))
+
+# %% ../nbs/10b_run_folder.ipynb #b887b6a4
+def check_data_unchanged(out:str|Path, understood:dict) -> None: # arguments as of `changed_data`; raises `ValueError`
+    "Refuse to continue a run with other data."
+    found = changed_data(out, understood) if latest_checkpoint(out) else []
+    more = [f"and {len(found) - 6} more"] if len(found) > 6 else []
+    if found: raise ValueError(f"data changed since the run at {out} began: {'; '.join(found[:6] + more)}: "
+                               "choose another out, or say resume_changed to continue all the same")

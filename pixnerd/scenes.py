@@ -269,9 +269,13 @@ class Scenes(Dataset):
         split:str="train", # "train" or "held-out": no (shape, colour) is in both
         size:int=64, # side of the pictures in pixels
         seed:int=0, # another world of the same kind
-    ): self.split, self.size, self.seed = split, size, seed
+        count:int|None=None, # how many; None: 50,000 to train on, 5,000 held out
+    ): # raises `ValueError` for no scenes
+        if count is not None and count < 1: raise ValueError(f"count must be at least 1, got {count}")
+        self.split, self.size, self.seed = split, size, seed
+        self.count = count or (50_000 if split == "train" else 5_000)
 
-    def __len__(self) -> int: return 50_000 if self.split == "train" else 5_000
+    def __len__(self) -> int: return self.count
     def scene(self, i:int) -> Scene:
         "The truth about picture i."
         if not 0 <= i < len(self): raise IndexError(f"index must be from 0 to {len(self) - 1}, got {i}")

@@ -1,7 +1,6 @@
 "Data sets as the hub holds them, whole and streamed, from local files."
 
 import io
-import threading
 from itertools import islice
 
 import pytest

@@ -1,6 +1,5 @@
 "Batches: the same whatever divides them, from any step on, and with workers that end when they should."
 
-import multiprocessing
 import subprocess
 import sys
 import time

@@ -149,3 +149,11 @@ def test_captions_that_cannot_be_drawn():
     with pytest.raises(ValueError, match="caption must follow the grammar"): scene_from_caption("a purple circle")
     with pytest.raises(ValueError, match="there is no room for 4 objects"):
         scene_from_caption("four large circles left of a star")
+
+
+def test_a_small_world_is_the_beginning_of_a_large_one():
+    few, many = Scenes("train", 16, count=7), Scenes("train", 16)
+    assert len(few) == 7 and len(many) == 50_000 and len(Scenes("held-out")) == 5_000
+    assert torch.equal(few[6].image, many[6].image) and few[6].label == many[6].label
+    with pytest.raises(IndexError, match="index must be from 0 to 6, got 7"): few[7]
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"): Scenes(count=0)
