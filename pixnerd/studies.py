@@ -381,7 +381,7 @@ def keep(
 ):
     "What a file holds; where there is none yet, what `make()` gives is written first."
     if not path.is_file(): write_whole(path, json.dumps(make()) + "\n")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 def _run_name(scale:Scale, arm:Arm, seed:int) -> str:
     "A name for a run, made of everything that decides its result; what the arm is called does not."

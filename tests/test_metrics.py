@@ -401,7 +401,7 @@ GOOD = "--samples good --extractor digits"
 
 
 @pytest.mark.parametrize("command, message", [
-    (f"--samples empty {REFERENCE}", "empty holds no images: expected files such as .png"),
+    (f"--samples empty {REFERENCE}", "empty' holds no images: 0 files (it is empty)"),
     (f"--samples mixed {REFERENCE}", "must be of one size, got 32x32 (0000.png) and 32x16 (z.png)"),
     (f"--samples text {REFERENCE}", "a.png is damaged, or no image"),
     (f"--samples cut {REFERENCE} --metrics fid", "0001.png is damaged, or no image"),
