@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_killed_and_run_again_equals_uninterrupted(tmp_path):
 ], ids=lambda v: "-".join(v) if isinstance(v, list) else "")
 def test_a_mistake_gets_one_line(options, told, capsys):
     from measure import studies
-    with pytest.raises(SystemExit) as stopped: studies.parse(options)
+    with pytest.raises(SystemExit) as stopped: studies.parse(ArgumentParser(), options)
     assert stopped.value.code == 2 and told in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -1,8 +1,8 @@
 """Train the classifier of digits and put it into the package, pixnerd/weights/reader/."""
 
-import argparse
 import json
 import time
+from argparse import ArgumentParser
 
 import torch
 from safetensors.torch import save_file
@@ -12,8 +12,8 @@ from pixnerd.digits import load_digits
 from pixnerd.records import provenance, write_record, write_whole
 
 
-def main(arguments: list[str]) -> None:
-    argparse.ArgumentParser("tools/measure reader", description=__doc__).parse_args(arguments)
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
+    parser.parse_args(arguments)
     start = time.perf_counter()
     classifier, held = train_digit_classifier(), load_digits("held-out")
     weights = {name: w.contiguous() for name, w in classifier.state_dict().items()}

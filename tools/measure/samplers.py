@@ -4,8 +4,8 @@ Each row is some hundred digits against the training digits, with the processor 
 Four solvers take about ten minutes; notebook 12 draws the result.
 """
 
-import argparse
 import time
+from argparse import ArgumentParser
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -35,9 +35,8 @@ def measure_row(model, s: SamplerSettings, count: int) -> dict:
             **{name: round(value, 5) for name, value in found.items()}}
 
 
-def main(arguments: list[str]) -> None:
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     known = {row_name(s): s for s in labelled_solvers().values()}
-    parser = argparse.ArgumentParser("tools/measure samplers", description=__doc__.splitlines()[0])
     parser.add_argument("--solvers", nargs="+", choices=known, metavar="NAME", help="; ".join(known),
                         default=["euler", "heun", "adams, order 2", "sde"])
     parser.add_argument("--samples", type=int, default=300, help="images for each row")

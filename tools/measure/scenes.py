@@ -4,7 +4,7 @@ Six skills on held-out and on training's compositions, each beside the shuffled-
 time shift, solver and steps, and size; and the first pictures that were wrong. About ten minutes on one CPU core.
 """
 
-import argparse
+from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -59,8 +59,7 @@ def failures(prompts: Mapping, images: Mapping, most: int = 3) -> list[dict]:
     return found
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("tools/measure scenes", description=__doc__.splitlines()[0])
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument("--model", default="scenes", help="a shipped model, a folder or a run")
     parser.add_argument("--out", type=Path, default=ROOT/"nbs/results/scenes.json", help="file to write")
     parser.add_argument("--count", type=int, default=100, help="prompts of each skill in the table")

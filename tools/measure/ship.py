@@ -5,10 +5,10 @@ them and `metrics.json` how good some hundred of their samples are, drawn from t
 an independent judge, scenes by six skills on compositions that were held out.
 """
 
-import argparse
 import json
 import shlex
 import shutil
+from argparse import ArgumentParser
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -53,8 +53,7 @@ def command_of(config: dict) -> str:
     return shlex.join(words)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("tools/measure ship", description=__doc__.splitlines()[0])
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="of the shipped model")
     parser.add_argument("--note", help="what else should be known of the run")

@@ -5,8 +5,8 @@ Runs are kept in runs/studies/ as they end: an interrupted study continues, and 
 `--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised), into NAME-cifar10.json.
 """
 
-import argparse
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -206,9 +206,8 @@ def measure_part(name: str, group: str, seed: int, samples: int, folder: Path) -
 
 # --- the command ---
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     every = [*TRAINED, *MEASURED]
-    parser = argparse.ArgumentParser("tools/measure studies", description=__doc__.splitlines()[0])
     parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY",
                         help=f"{', '.join(every)} or all")
     parser.add_argument("--scale", choices=SCALES, default="digits", help="data and budget of the studies that train")
@@ -233,7 +232,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def write_results(given: argparse.Namespace, name: str, rows: list[dict], **about) -> None:
+def write_results(given: Namespace, name: str, rows: list[dict], **about) -> None:
     "A results file, a line for each run."
     ending = "" if given.scale == "digits" else f"-{given.scale}"
     made_by = provenance(pick_device(given.device)) | {"commit": source_commit()}
@@ -248,7 +247,7 @@ def write_results(given: argparse.Namespace, name: str, rows: list[dict], **abou
     print(out)
 
 
-def train_all(given: argparse.Namespace, names: list[str]) -> None:
+def train_all(given: Namespace, names: list[str]) -> None:
     asked = {name: getattr(given, name) for name in ("steps", "batch", "samples", "data")}
     scale = replace(SCALES[given.scale], **{name: value for name, value in asked.items() if value is not None})
     seeds, times = range(given.seeds), {}
@@ -274,7 +273,7 @@ def train_all(given: argparse.Namespace, names: list[str]) -> None:
         write_results(given, name, rows, **about, **({"times": times} if name == "heads" else {}))
 
 
-def measure_all(given: argparse.Namespace, names: list[str]) -> None:
+def measure_all(given: Namespace, names: list[str]) -> None:
     parts = [(name, group, seed, given.samples or MEASURED[name][2], given.runs)
              for seed in range(given.seeds) for name in names for group in MEASURED[name][1]]
     with progress(len(parts), "studies", "part") as bar:
@@ -286,8 +285,8 @@ def measure_all(given: argparse.Namespace, names: list[str]) -> None:
         write_results(given, name, rows, samples=mine[0][3], weights=weights)
 
 
-def main(arguments: list[str]) -> None:
-    given = parse(arguments)
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
+    given = parse(parser, arguments)
     given.runs.mkdir(parents=True, exist_ok=True)
     for work, table in ((train_all, TRAINED), (measure_all, MEASURED)):
         if names := [name for name in given.studies if name in table]: work(given, names)
