@@ -280,6 +280,8 @@ def test_an_array_alone_is_measured_like_an_archive(tmp_path):
     one, other = (open_images(tmp_path/name) for name in ("s.npy", "s.npz"))
     assert one.shape == other.shape and all(torch.equal(a, b) for a, b in zip(one, other))
     assert m.open_reference(tmp_path/"s.npy").statistics is None
+    evaluate("--samples", tmp_path/"s.npy", *REFERENCE.split(), "--metrics", "fid", "--out", tmp_path/"o")
+    assert json.loads((tmp_path/"o"/"metrics.json").read_text())["samples"]["count"] == 20
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"theme": "dark"}', "\xff"])

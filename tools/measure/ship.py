@@ -60,16 +60,17 @@ def main(parser: ArgumentParser, arguments: list[str]) -> None:
     a = parser.parse_args(arguments)
     config = read_record(a.run/"config.json")
     del config["out"]
+    made_by = json.loads((a.run/"made_by.json").read_text(encoding="utf-8"))        # a list: of every start
     record = {"command": command_of(config), "config": config, "seconds": round(read_log(a.run)[-1]["seconds"]),
-              "made_by": read_record(a.run/"made_by.json")} | ({"note": a.note} if a.note else {})
+              "made_by": made_by} | ({"note": a.note} if a.note else {})
     folder = ROOT/"pixnerd"/"weights"/a.name
     save_pretrained(from_pretrained(latest_checkpoint(a.run)), folder, torch.float16)
     shutil.copy(a.run/"log.jsonl", folder)
     write_record(folder/"training.json", record)
     model = from_pretrained(folder)
     sampler = asdict(recommended(model.config))
-    made_by = provenance(torch.device("cpu"))
-    metrics = judge(model) | {"seed": sampler.pop("seed"), "sampler": sampler, "made_by": made_by}
+    metrics = judge(model) | {"seed": sampler.pop("seed"), "sampler": sampler,
+                              "made_by": provenance(torch.device("cpu"))}
     write_record(folder/"metrics.json", metrics)
     print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB")
     print(json.dumps(record), json.dumps(metrics), sep="\n")
