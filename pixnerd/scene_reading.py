@@ -280,7 +280,10 @@ def read_scenes(
 # %% ../nbs/14a_scene_reading.ipynb #864fa5fd
 def read_scene(image:Tensor) -> Reading: # (3, S, S) float in [-1, 1], S at least 24, else `ValueError`
     "Read one picture."
-    return read_scenes(image[None] if isinstance(image, Tensor) else image)[0]
+    if not isinstance(image, Tensor) or image.ndim != 3:
+        got = tuple(getattr(image, "shape", ())) or type(image).__name__
+        raise ValueError(f"image must be a tensor (3, S, S), got {got}")
+    return read_scenes(image[None])[0]
 
 # %% ../nbs/14a_scene_reading.ipynb #dc4b04d1
 def _outline(thing:SceneObject) -> np.ndarray: # (N, 2) x and y, closed, in parts of the side
