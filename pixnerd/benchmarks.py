@@ -155,6 +155,26 @@ TASKS:dict[str, Callable] = { # name -> what to do with a variant and a batch
     "forward": _forward, "gradients": _gradients, "train": _training_step, "sample": _sample,
     "decoder": _decode, "decoder gradients": partial(_decode, backward=True)}
 
+# %% ../nbs/16_benchmarks.ipynb #b9573e4f
+def _read_entry(setting:str, text:str) -> str|int:
+    "An entry of a setting that is a list: a variant, a task, or a number; raises `ValueError` for others."
+    if setting == "variants": _parse_variant(text)
+    elif setting == "tasks":
+        if text not in TASKS: raise ValueError(f"tasks must be of {', '.join(TASKS)}, got {text!r}")
+    elif text.isdecimal(): return int(text)
+    else: raise ValueError(f"{setting} must be numbers from 0 with commas between, got {text!r}")
+    return text
+
+# %% ../nbs/16_benchmarks.ipynb #222450e5
+def _make_batch(c:PixNerdConfig, count:int, device:torch.device|str="cpu", seed:int=0) -> tuple[Tensor, ...]:
+    "Clean images, noise, times and conditions; cost does not depend on what they show."
+    g, size = torch.Generator().manual_seed(seed), (count, c.channels, c.image_size, c.image_size)
+    images, noise = torch.randn(size, generator=g), torch.randn(size, generator=g)
+    t = torch.rand(count, generator=g)
+    if c.text_width: cond = torch.randn(count, c.text_tokens, c.text_width, generator=g)
+    else: cond = torch.randint(c.num_classes, (count,), generator=g)
+    return tuple(x.to(device) for x in (images, noise, t, cond))
+
 # %% ../nbs/16_benchmarks.ipynb #1a8ea698
 def _peak_bytes(run:Callable[[], object], device:torch.device) -> int:
     "The peak memory of a run that is not the first: counted exactly, and on a GPU by its allocator."
@@ -177,16 +197,6 @@ def _task_operations(task:str, config:PixNerdConfig, steps:int) -> float:
         parts = {name: n for name, n in parts.items() if name in head}
     passes = {"forward": 1, "decoder": 1, "sample": replace(_SAMPLING, steps=steps).model_evaluations}
     return sum(parts.values()) * passes.get(task, 3)
-
-# %% ../nbs/16_benchmarks.ipynb #222450e5
-def _make_batch(c:PixNerdConfig, count:int, device:torch.device|str="cpu", seed:int=0) -> tuple[Tensor, ...]:
-    "Clean images, noise, times and conditions; cost does not depend on what they show."
-    g, size = torch.Generator().manual_seed(seed), (count, c.channels, c.image_size, c.image_size)
-    images, noise = torch.randn(size, generator=g), torch.randn(size, generator=g)
-    t = torch.rand(count, generator=g)
-    if c.text_width: cond = torch.randn(count, c.text_tokens, c.text_width, generator=g)
-    else: cond = torch.randint(c.num_classes, (count,), generator=g)
-    return tuple(x.to(device) for x in (images, noise, t, cond))
 
 # %% ../nbs/16_benchmarks.ipynb #e4f66177
 @dataclass(frozen=True)
@@ -223,21 +233,9 @@ class BenchConfig:
                 raise ValueError(f"sizes must be multiples of {side} for {self.preset}, its patches a side, got {size}")
         for name in ("batches", "variants", "tasks"): self.entries(name)
 
-    def entries(self,
-        name:str, # sizes, batches, variants or tasks
-    ) -> list: # raises `ValueError` for unknown ones
-        "The entries of a setting that is a list."
-        text = getattr(self, name)
-        found = [part.strip() for part in text.split(",")]
-        for entry in found:
-            if name == "variants": _parse_variant(entry)
-            if name == "tasks" and entry not in TASKS:
-                raise ValueError(f"tasks must be of {', '.join(TASKS)}, got {entry!r}")
-        if name in ("variants", "tasks"): return found
-        try: numbers = [int(entry) for entry in found]
-        except ValueError: raise ValueError(f"{name} must be numbers with commas between, got {text!r}") from None
-        if min(numbers) < 0: raise ValueError(f"{name} must not be negative, got {min(numbers)}")
-        return numbers
+    def entries(self, name:str) -> list:
+        "What is in sizes, batches, variants or tasks."
+        return [_read_entry(name, part.strip()) for part in getattr(self, name).split(",")]
 
     @property
     def model_config(self) -> PixNerdConfig:
@@ -346,12 +344,12 @@ def training_memory(
     config:PixNerdConfig,
     variant:str, # a name in `VARIANTS`
     batch:int, # images
-    dtype:torch.dtype=torch.bfloat16, # of autocast
 ) -> dict[str, int]: # bytes of "state": weights, Adam's two moments, average; and "peak" above, gradients included
     "The memory of training, without having it."
     given = _make_batch(config, batch)
     with FakeTensorMode() as fake:
-        run, images = Variant(variant, config, torch.device("cpu"), dtype), [fake.from_tensor(x) for x in given]
+        run = Variant(variant, config, torch.device("cpu"), torch.bfloat16)
+        images = [fake.from_tensor(x) for x in given]
         with Meter() as meter: _gradients(run, images)
         held = sum(p.nbytes for p in run.model.parameters())
     return {"state": 4 * held, "peak": meter.peak}

@@ -175,12 +175,10 @@ def roofline(
 def roofline_shares(
     config:PixNerdConfig, # of a class model with a field
     limits:dict[str, float], # from `roofline`
-    images:int=2, # in a batch
 ) -> dict[str, dict[str, float]]: # part -> seconds of one, and the share that its products and its bytes would need
-    "How far each part of the published arithmetic is from this machine's limits, forward and backward together."
+    "How far each part is from this machine's limits, forward and backward together, for two images."
     out = {}
-    for name, (times, run) in _pieces(config, images).items():
-        if not times: continue
+    for name, (times, run) in _pieces(config, 2).items():
         counted, grad = _cost(run), run().detach()
         seconds = paired({name: lambda: run().backward(grad)}, 3)[name]["seconds"]
         needed = {what: sum(counted[f"{way} {what}"] for way in ("forward", "backward")) / rate / seconds

@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'Statistics', 'Metric', 'MetricConfig', 'make_extractor', 'extract', 'Reference', 'open_reference',
-           'check_pair', 'score', 'measure', 'compare_results', 'fidelity_digits']
+           'check_pair', 'class_counts', 'score', 'measure', 'markdown_table', 'compare_results', 'fidelity_digits']
 
 # %% ../nbs/12a_metrics.ipynb #9a52906b
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -196,12 +199,6 @@ def _check_weights(path:str) -> None:
         raise ValueError(f"weights {path} are damaged, or more than tensors: {why}") from None
     if not isinstance(tensors, Mapping): raise ValueError(f"weights {path} hold no tensors by name")
 
-# %% ../nbs/12a_metrics.ipynb #c83fa489
-def _fetch_inception() -> None:
-    "Download Inception's weights once (95 MB) into torch's hub folder, where torch-fidelity looks for them."
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-    torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
-
 # %% ../nbs/12a_metrics.ipynb #52f6753b
 def _layers(extractor:type, config:MetricConfig) -> dict[str, str]:
     "What an extractor calls the features and logits that metrics read; raises `ValueError` for logits it has not."
@@ -220,6 +217,7 @@ def make_extractor(
 ) -> torch.nn.Module: # raises `ValueError` for unknown names and for weights that cannot be had
     "A feature extractor by name."
     _import_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     from torch_fidelity.utils import create_feature_extractor
     name, weights = config.extractor, config.weights or None
@@ -227,7 +225,8 @@ def make_extractor(
     layers = _layers(known[name], config)
     if weights: _check_weights(weights)
     try:
-        if name == _INCEPTION and not weights: _fetch_inception()
+        if name == _INCEPTION and not weights: # 95 MB, once, to where torch-fidelity looks for them
+            torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
         on_gpu = torch.device(device).type == "cuda"
         extractor = create_feature_extractor(name, list(dict.fromkeys(layers.values())), cuda=on_gpu, verbose=False,
                                              feature_extractor_weights_path=weights)
@@ -296,8 +295,6 @@ def check_pair(
     real, known = reference.pictures, reference.statistics
     for name in config.names:
         metric = METRICS[name]
-        if metric.layer not in extractor.layers:
-            raise ValueError(f"extractor was made for other metrics than {name}")
         _check_count(name, "samples", count, config)
         if metric.needs == "samples": continue
         if not (real or known):
@@ -309,7 +306,7 @@ def check_pair(
         if known and metric.needs == "statistics": _check_statistics(known, config, extractor, shape)
     if extractor.channels == 1 and shape[0] != 1:
         raise ValueError(f"extractor {config.extractor!r} reads images of 1 channel, got {shape[0]}")
-    if real and real.shape != shape:
+    if real and real.shape not in (shape, (1, *shape[1:])): # grey real images are read as coloured, as in training
         raise ValueError(f"samples and reference must have one shape (C, H, W), got {shape} and {real.shape}")
 
 # %% ../nbs/12a_metrics.ipynb #756bd6a1
@@ -331,6 +328,36 @@ def _check_statistics(known:Statistics, config:MetricConfig, extractor:torch.nn.
     width = extract(one, extractor)["features"].shape[1]
     if len(known.mu) != width:
         raise ValueError(f"{known.name} is of {len(known.mu)} features, and extractor {config.extractor!r} has {width}")
+
+# %% ../nbs/12a_metrics.ipynb #246b0bc5
+def class_counts(
+    pictures:ImageSource,
+) -> dict[str, int]: # class, by its name or id -> images; empty where nothing tells
+    "How many images of each class there are."
+    items, home = pictures.items, Path(pictures.name)
+    if isinstance(items, list): # files: 000012-class7.png, or cat/12.png
+        drawn = [re.fullmatch(r"\d+-class(\d+)", path.stem) for path in items]
+        if all(drawn): classes = [found[1] for found in drawn]
+        else: classes = [p.relative_to(home).parts[0] for p in items if p.parent != home]
+    elif home.suffix == ".npz": classes = read_npz(home, ["arr_1"]).get("arr_1", np.array([])).flatten().tolist()
+    else: classes = [items.names[i] for i in getattr(items, "labels", [])]
+    return dict(Counter(map(str, classes)))
+
+# %% ../nbs/12a_metrics.ipynb #400fd3c8
+def _compare_classes(samples:ImageSource, reference:Reference|None) -> None:
+    "Warn of samples that are not spread over classes as the real images are."
+    counts = [class_counts(pictures) for pictures in (samples, reference and reference.pictures) if pictures]
+    if len(counts) < 2 or not all(counts): return
+    ours, theirs = ({name: n / sum(c.values()) for name, n in c.items()} for c in counts)
+    if not ours.keys() <= theirs.keys():
+        if not "".join(ours).isdecimal(): return # folders that are no classes
+        ours, theirs = (dict(enumerate(sorted(c.values(), reverse=True))) for c in (ours, theirs)) # ids, against names
+    apart = sum(abs(ours.get(name, 0) - theirs.get(name, 0)) for name in ours | theirs) / 2
+    if apart < .1 + .6 * (len(theirs) / len(samples)) ** .5: return # by chance
+    told = [", ".join(f"{n} of {name}" for name, n in Counter(c).most_common(3))
+            + (f" and {len(c) - 3} classes more" if len(c) > 3 else "") for c in counts]
+    warnings.warn(f"samples are not spread over classes as {reference.name} is: {told[0]} against {told[1]}; "
+                  "the metrics count that as a difference")
 
 # %% ../nbs/12a_metrics.ipynb #523da2bb
 def score(
@@ -356,8 +383,11 @@ def measure(
     pictures = open_images(samples)
     if reference is not None: reference = open_reference(reference, size=pictures.shape[-1])
     extractor = extractor or make_extractor(config, device)
-    check_pair(pictures.shape, len(pictures), reference, config, extractor)
     metrics = {name: METRICS[name] for name in config.names}
+    for name, metric in metrics.items():
+        if metric.layer not in extractor.layers: raise ValueError(f"extractor was made for other metrics than {name}")
+    check_pair(pictures.shape, len(pictures), reference, config, extractor)
+    _compare_classes(pictures, reference)
     known = {"samples": None}  # what needs no look at real images
     if reference and reference.statistics: known["statistics"] = reference.statistics
     ours = extract(pictures, extractor, config.extract_batch, each)
@@ -392,6 +422,14 @@ def _headings(paths:Sequence[str|Path]) -> list[str]:
     if len(set(heads)) == len(heads): return heads
     return [str(p).removesuffix("/metrics.json") for p in paths]  # runs/a/judged and runs/b/judged
 
+# %% ../nbs/12a_metrics.ipynb #61a7e009
+def markdown_table(heads:Sequence[str], rows:Sequence[Sequence[object]]) -> str:
+    "Rows of cells as a table in Markdown, to be read as it is, too."
+    lines = [heads, *(list(map(str, row)) for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+
 # %% ../nbs/12a_metrics.ipynb #89fe7371
 def compare_results(
     paths:Sequence[str|Path], # results that `pixnerd-evaluate` wrote
@@ -408,10 +446,7 @@ def compare_results(
         if v is None: return "–"
         if isinstance(v, float): return f"{v:.4g}"
         return str(v) if len(str(v)) <= 40 else f"…{str(v)[-24:]}"
-    lines = [["", *_headings(paths)], *([name, *map(tell, values)] for name, values in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in lines)
+    return markdown_table(["", *_headings(paths)], [[name, *map(tell, values)] for name, values in rows.items()])
 
 # %% ../nbs/12a_metrics.ipynb #3deaeb43
 def fidelity_digits(

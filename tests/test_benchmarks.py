@@ -153,7 +153,8 @@ def test_evaluations_are_counted_as_the_sampler_counts():
     (dict(preset="XXL/16-text"), "variants must be without 'published', the class model's arithmetic, for XXL/16-text"),
     (dict(variants="ours"), "variants must be of published, .* got 'ours'"),
     (dict(tasks="fly"), "tasks must be of forward, .* got 'fly'"),
-    (dict(batches="two"), "batches must be numbers with commas between, got 'two'"),
+    (dict(batches="two"), "batches must be numbers from 0 with commas between, got 'two'"),
+    (dict(batches="2,-1"), "batches must be numbers from 0 with commas between, got '-1'"),
     (dict(sizes="250"), "sizes must be multiples of 16 for XL/16, its patches a side, got 250"),
     (dict(rounds=0), "rounds must be at least 1, got 0"),
     (dict(precision="fp8"), "precision must be one of auto, fp32, bf16, got 'fp8'")])

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +245,92 @@ def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path):
     assert crowd.shape == (1, 8, 4) and torch.equal(crowd[0], crowd[1])
 
 
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "I;16"])
+def test_grey_pictures_stay_grey_in_whatever_way_they_are_kept(tmp_path, mode):
+    for i in range(12):
+        grey = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
+        picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+        for name, kept in ("grey", Image.fromarray(grey).convert("1" if mode == "1" else "L")), ("other", picture):
+            (tmp_path/name).mkdir(exist_ok=True)
+            kept.save(tmp_path/name/f"{i:02d}.png")
+    grey, other = (open_images(tmp_path/name) for name in ("grey", "other"))
+    assert grey.shape == other.shape == (1, 32, 32)
+    for a, b in zip(grey, other): assert torch.equal(a, b)
+    assert m.measure(grey, other, m.MetricConfig("fid", "digits"))["fid-digits"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_grey_reference_is_read_as_coloured_for_coloured_samples_only(tmp_path):
+    class Colour(torch.nn.Module):
+        channels, layers, features_list = 3, {"features": "mean"}, ["mean"]
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+        def forward(self, images): return (images.double().mean((2, 3)) * self.weight,)
+    grey = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    folder, c = write_folder(tmp_path/"grey", grey), m.MetricConfig("fid")
+    assert m.measure(grey.expand(-1, 3, -1, -1), folder, c, Colour())["fid"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="must have one shape"):
+        m.measure(grey, grey.expand(-1, 3, -1, -1), c, Colour())
+
+
+def test_an_array_alone_is_measured_like_an_archive(tmp_path):
+    pixels = to_uint8(load_digits("held-out").images[:20]).permute(0, 2, 3, 1).numpy()
+    np.save(tmp_path/"s.npy", pixels)
+    np.savez(tmp_path/"s.npz", arr_0=pixels)
+    one, other = (open_images(tmp_path/name) for name in ("s.npy", "s.npz"))
+    assert one.shape == other.shape and all(torch.equal(a, b) for a, b in zip(one, other))
+    assert m.open_reference(tmp_path/"s.npy").statistics is None
+    evaluate("--samples", tmp_path/"s.npy", *REFERENCE.split(), "--metrics", "fid", "--out", tmp_path/"o")
+    assert json.loads((tmp_path/"o"/"metrics.json").read_text())["samples"]["count"] == 20
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"theme": "dark"}', "\xff"])
+def test_settings_of_another_tool_beside_pictures_are_passed_over(tmp_path, text):
+    folder = write_folder(tmp_path/"a", torch.zeros(3, 1, 8, 8))
+    (folder/"settings.json").write_bytes(text.encode("latin-1"))
+    assert len(m.open_reference(folder).pictures) == 3
+    (folder/"settings.json").write_text('{"pixnerd": "0.1.0"}')             # but of ours, that was not completed
+    with pytest.raises(ValueError, match="are not complete"): m.open_reference(folder)
+
+
+def test_one_damaged_file_among_thousands_is_named_in_one_line(tmp_path, extractor):
+    folder = write_folder(tmp_path/"many", torch.zeros(1, 1, 32, 32))
+    whole = (folder/"0000.png").read_bytes()
+    for i in range(5001): (folder/f"{i:04d}.png").write_bytes(whole[:len(whole) // 2] if i == 4000 else whole)
+    with pytest.raises(ValueError, match=r"^\S+4000.png is damaged, or no image: .*$") as told:
+        m.extract(open_images(folder), extractor)
+    assert "\n" not in str(told.value)
+
+
+def test_classes_are_counted_and_an_uneven_crowd_is_told(tmp_path):
+    held = load_digits("held-out")
+    c, threes = m.MetricConfig("fid", "digits"), held.images[held.labels == 3][:30]
+    for i, image in enumerate(threes):
+        for name in ("drawn", "sorted/3"): (tmp_path/name).mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path/"drawn"/f"{i:06d}-class3.png", image)
+        write_image(tmp_path/"sorted"/"3"/f"{i}.png", image)
+    write_npz(tmp_path/"threes.npz", _find_files(tmp_path/"drawn"), [3] * 30)
+    for name in ("drawn", "sorted", "threes.npz"):
+        assert m.class_counts(open_images(tmp_path/name)) == {"3": 30}
+        with pytest.warns(UserWarning, match="30 of 3 against 14. of .* and 7 classes more") as told:
+            m.measure(tmp_path/name, "digits", c)
+        assert len(told) == 1 and "\n" not in str(told[0].message)
+    assert m.class_counts(open_images(threes)) == {} and len(m.class_counts(open_images("digits"))) == 10
+
+
+@given(st.integers(2, 40), st.integers(1, 30), st.integers(0, 2 ** 32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_chance_alone_is_not_told(classes, each, seed):
+    def crowd(labels):
+        data = replace(load_digits("held-out"), images=labels, labels=labels, names=[str(i) for i in range(classes)])
+        return ImageSource("d", (1, 32, 32), data, None)
+    even = torch.arange(classes * 50) % classes
+    drawn = torch.randint(classes, (classes * each,), generator=torch.Generator().manual_seed(seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m._compare_classes(crowd(drawn), m.Reference(crowd(even)))
+
+
 def test_an_unreadable_image_of_a_data_set_is_no_other_image(tmp_path):
     write_folder(tmp_path/"a", torch.zeros(3, 1, 8, 8))
     (tmp_path/"a"/"0001.png").write_text("no image")
@@ -315,7 +403,7 @@ GOOD = "--samples good --extractor digits"
 
 
 @pytest.mark.parametrize("command, message", [
-    (f"--samples empty {REFERENCE}", "empty holds no images: expected files such as .png"),
+    (f"--samples empty {REFERENCE}", "empty' holds no images: 0 files (it is empty)"),
     (f"--samples mixed {REFERENCE}", "must be of one size, got 32x32 (0000.png) and 32x16 (z.png)"),
     (f"--samples text {REFERENCE}", "a.png is damaged, or no image"),
     (f"--samples cut {REFERENCE} --metrics fid", "0001.png is damaged, or no image"),

@@ -1,7 +1,6 @@
 "What the project says about itself: the status page, the log, the glossary, the citation, the how-tos and the studies."
 
 import ast
-import importlib
 import json
 import re
 from configparser import ConfigParser
@@ -14,7 +13,6 @@ import yaml
 pytest.importorskip("nbdev", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 import fresh
 import notebooks
-import pages
 from notebooks import NBS, ROOT
 
 CLAIMS = yaml.safe_load((NBS/"status.yml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pixnerd.scene_eval import (
-    REASONS, _derange, _mean_rate, judge_scene, scene_prompts, score_scenes, show_scores, wilson)
+    REASONS, _derange, _mean_rate, draw_suite, judge_scene, scene_prompts, score_scenes, show_scores, wilson)
 from pixnerd.scene_reading import show_readings
 from pixnerd.scenes import (
     COLOURS, PAIRS, PLACES, RELATIONS, SHAPES, SIZES, SKILLS, Scene, SceneObject, caption, draw_scene, make_scene,
@@ -223,3 +223,14 @@ def test_scores_refuse():
         with pytest.raises(ValueError, match=says): score_scenes(*bad)
     for function in (show_scores, show_readings):
         with pytest.raises(ValueError, match="at least one"): function([] if function is show_readings else {})
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50])
+def test_a_suite_is_drawn_by_number_in_whatever_batches(batch):
+    prompts, seen = {"counting": ("a", "b", "c"), "colours": ("d",) * 8}, []
+    def draw(texts, numbers):
+        assert len(texts) == len(numbers) <= batch
+        return torch.tensor([[ord(text), number] for text, number in zip(texts, numbers)])
+    drawn = draw_suite(draw, prompts, batch, seen.append)
+    assert drawn["counting"].tolist() == [[97, 0], [98, 1], [99, 2]]
+    assert drawn["colours"].tolist() == [[100, n] for n in range(3, 11)] and sum(seen) == 11

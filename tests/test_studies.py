@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_killed_and_run_again_equals_uninterrupted(tmp_path):
 ], ids=lambda v: "-".join(v) if isinstance(v, list) else "")
 def test_a_mistake_gets_one_line(options, told, capsys):
     from measure import studies
-    with pytest.raises(SystemExit) as stopped: studies.parse(options)
+    with pytest.raises(SystemExit) as stopped: studies.parse(ArgumentParser(), options)
     assert stopped.value.code == 2 and told in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -169,7 +170,7 @@ def test_a_command_that_measure_has_not_gets_one_line():
 
 
 @pytest.mark.parametrize("content, told", [
-    ("{", "is no result of a study"), ("[1]", "holds no rows"), ('{"rows": []}', "holds no rows")])
+    ("{", "x.json is damaged, or no result"), ("[1]", "x.json is no result: expected an object"), ('{"rows": []}', "holds no rows")])
 def test_other_files_are_refused_by_name(tmp_path, content, told):
     (tmp_path/"x.json").write_text(content)
     with pytest.raises(ValueError, match=told): Study(tmp_path/"x.json")

@@ -1,9 +1,10 @@
 """Make results files and shipped models: `python tools/measure NAME …`, and `python tools/measure NAME --help`.
 
-Each name is a file beside this one with a `main(arguments)`. Results go to nbs/results/ or pixnerd/weights/, and say
-which command, seed and hardware made them; pages read their numbers from there.
+Each name is a file beside this one with a `main(parser, arguments)`. Results go to nbs/results/ or pixnerd/weights/,
+and say which command, seed and hardware made them; pages read their numbers from there.
 """
 
+import argparse
 import sys
 from importlib import import_module
 
@@ -19,7 +20,10 @@ COMMANDS = {
 
 def main(arguments: list[str]) -> int | None:
     name, *rest = arguments or ["--help"]
-    if name in COMMANDS: return import_module(name).main(rest)
+    if name in COMMANDS:
+        work, raw = import_module(name), argparse.RawDescriptionHelpFormatter
+        parser = argparse.ArgumentParser(f"tools/measure {name}", description=work.__doc__, formatter_class=raw)
+        return work.main(parser, rest)
     print("usage: python tools/measure NAME [options]\n", *(f"  {k:12s}{v}" for k, v in COMMANDS.items()), sep="\n")
     if name in ("-h", "--help"): return 0
     print(f"\ntools/measure: error: NAME must be one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)

@@ -5,11 +5,11 @@
     python tools/measure benchmarks --rehearse --out X   the same series on tiny models, in CPU mode: a minute
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
+from argparse import ArgumentParser
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -79,9 +79,7 @@ def measure_limits(device: torch.device, rehearse: bool) -> dict:
     return found | ({"roofline_shares": roofline_shares(config, limits)} if device.type == "cpu" else {})
 
 
-def main(arguments: list[str]):
-    parser = argparse.ArgumentParser("tools/measure benchmarks", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--only", default="", help="a part of the names of the series to run, or limits: what is no "

@@ -1,8 +1,8 @@
 """Train the classifier of digits and put it into the package, pixnerd/weights/reader/."""
 
-import argparse
 import json
 import time
+from argparse import ArgumentParser
 
 import torch
 from safetensors.torch import save_file
@@ -12,14 +12,13 @@ from pixnerd.digits import load_digits
 from pixnerd.records import provenance, write_record, write_whole
 
 
-def main(arguments: list[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="tools/measure reader", description=__doc__.splitlines()[0]).parse_args(arguments)
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
+    parser.parse_args(arguments)
     start = time.perf_counter()
-    classifier = train_digit_classifier()
+    classifier, held = train_digit_classifier(), load_digits("held-out")
     weights = {name: w.contiguous() for name, w in classifier.state_dict().items()}
     CLASSIFIER_FILE.parent.mkdir(parents=True, exist_ok=True)
     write_whole(CLASSIFIER_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    held = load_digits("held-out")
     accuracy = (classifier(held.images).argmax(1) == held.labels).double().mean().item()
     record = {"command": "python tools/measure reader", "epochs": 20, "seed": 0, "accuracy_on_held_out": accuracy,
               "seconds": round(time.perf_counter() - start, 1), "made_by": provenance(torch.device("cpu"))}

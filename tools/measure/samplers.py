@@ -4,8 +4,8 @@ Each row is some hundred digits against the training digits, with the processor 
 Four solvers take about ten minutes; notebook 12 draws the result.
 """
 
-import argparse
 import time
+from argparse import ArgumentParser
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,14 +13,12 @@ from pathlib import Path
 import torch
 
 from pixnerd.checkpoints import from_pretrained
-from pixnerd.evaluation import evaluate_digits
-from pixnerd.metrics import fidelity_digits
 from pixnerd.records import fingerprint, provenance, source_commit, write_record
 from pixnerd.sample_folders import draw_images
 from pixnerd.samplers import METHODS, SamplerSettings, labelled_solvers
+from pixnerd.studies import score_digits
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = ("samples", "judge_on_held_out", "fid-digits_of_held_out")                       # the same in every row
 
 
 def row_name(s: SamplerSettings) -> str: # "heun"; "adams, order 2"
@@ -28,33 +26,30 @@ def row_name(s: SamplerSettings) -> str: # "heun"; "adams, order 2"
 
 
 def measure_row(model, s: SamplerSettings, count: int) -> dict:
-    "Draw some hundred digits, and measure them."
     labels = torch.arange(count) % 10
     start = time.process_time()
     images = draw_images(model, labels.tolist(), s)
     seconds = (time.process_time() - start) / count             # of one core: other work on the machine counts little
-    found = evaluate_digits(images, labels) | fidelity_digits(images)
+    found = {"cpu_seconds_per_image": seconds, **score_digits(images, labels)}
     return {"method": row_name(s), "steps": s.steps, "guidance_scale": s.guidance_scale,
-            "cpu_seconds_per_image": round(seconds, 5),
-            **{name: round(value, 5) for name, value in found.items() if name not in LEFT_OUT}}
+            **{name: round(value, 5) for name, value in found.items()}}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     known = {row_name(s): s for s in labelled_solvers().values()}
-    parser = argparse.ArgumentParser(prog="tools/measure samplers", description=__doc__.splitlines()[0])
     parser.add_argument("--solvers", nargs="+", choices=known, metavar="NAME", help="; ".join(known),
                         default=["euler", "heun", "adams, order 2", "sde"])
     parser.add_argument("--samples", type=int, default=300, help="images for each row")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 12, 25], help="counts of steps")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1., 2., 3.], help="guidance scales")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 12, 25])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1., 2., 3.], help="of guidance")
+    a = parser.parse_args(arguments)
     torch.set_num_threads(1)
     model, rows = from_pretrained("digits"), []
     measure_row(model, SamplerSettings(steps=1), 100)                                       # the first batch is slower
-    for name, steps, scale in product(options.solvers, options.steps, options.scales):
-        rows.append(measure_row(model, replace(known[name], steps=steps, guidance_scale=scale), options.samples))
+    for name, steps, scale in product(a.solvers, a.steps, a.scales):
+        rows.append(measure_row(model, replace(known[name], steps=steps, guidance_scale=scale), a.samples))
         print(rows[-1], flush=True)
     made_by = provenance(torch.device("cpu")) | {"commit": source_commit()}
-    write_record(ROOT/"nbs"/"results"/"samplers.json",
-                 {"model": "digits", "weights": fingerprint(model), "samples": options.samples, "seed": 0, "batch": 100,
-                  "made_by": made_by, "rows": rows})
+    write_record(ROOT/"nbs/results/samplers.json", {
+        "model": "digits", "weights": fingerprint(model), "samples": a.samples, "seed": 0, "batch": 100,
+        "made_by": made_by, "rows": rows})

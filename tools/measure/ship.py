@@ -5,10 +5,10 @@ them and `metrics.json` how good some hundred of their samples are, drawn from t
 an independent judge, scenes by six skills on compositions that were held out.
 """
 
-import argparse
 import json
 import shlex
 import shutil
+from argparse import ArgumentParser
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -22,23 +22,21 @@ from pixnerd.run_folder import latest_checkpoint, read_log
 from pixnerd.run_settings import TrainConfig
 from pixnerd.sample_folders import TextSampler, draw_images
 from pixnerd.samplers import recommended
-from pixnerd.scene_eval import scene_prompts, score_scenes
+from pixnerd.scene_eval import draw_suite, scene_prompts, score_scenes
 from pixnerd.text_to_image import encoder_of
 
-ROOT = next(p for p in Path(__file__).resolve().parents if (p/"settings.ini").is_file())
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def judge(model, count: int = 50) -> dict:
-    "What an independent judge makes of 500 digits; or six skills on held-out compositions, one picture a prompt."
+def judge(model) -> dict:
     settings = recommended(model.config)
-    if not model.config.text_width:
-        labels = [i % 10 for i in range(500)]
-        images = draw_images(model, labels, settings)
-        return evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images)
-    prompts, draw = scene_prompts(count, "held-out"), TextSampler(model, encoder_of(model), settings)
-    texts = [text for some in prompts.values() for text in some]
-    images = torch.cat([draw(texts[i:i + count], range(i, i + count)) for i in range(0, len(texts), count)])
-    return {"held-out": score_scenes(prompts, dict(zip(prompts, images.split(count))))}
+    if model.config.text_width:
+        prompts = scene_prompts(50, "held-out")
+        images = draw_suite(TextSampler(model, encoder_of(model), settings), prompts)
+        return {"held-out": score_scenes(prompts, images)}
+    labels = [i % 10 for i in range(500)]
+    images = draw_images(model, labels, settings)
+    return evaluate_digits(images, torch.tensor(labels)) | fidelity_digits(images)
 
 
 def command_of(config: dict) -> str:
@@ -55,24 +53,24 @@ def command_of(config: dict) -> str:
     return shlex.join(words)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("tools/measure ship", description=__doc__.splitlines()[0])
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("name", help="name of the shipped model")
+    parser.add_argument("name", help="of the shipped model")
     parser.add_argument("--note", help="what else should be known of the run")
     a = parser.parse_args(arguments)
     config = read_record(a.run/"config.json")
     del config["out"]
+    made_by = json.loads((a.run/"made_by.json").read_text(encoding="utf-8"))        # a list: of every start
     record = {"command": command_of(config), "config": config, "seconds": round(read_log(a.run)[-1]["seconds"]),
-              "made_by": json.loads((a.run/"made_by.json").read_text())} | ({"note": a.note} if a.note else {})
+              "made_by": made_by} | ({"note": a.note} if a.note else {})
     folder = ROOT/"pixnerd"/"weights"/a.name
     save_pretrained(from_pretrained(latest_checkpoint(a.run)), folder, torch.float16)
     shutil.copy(a.run/"log.jsonl", folder)
     write_record(folder/"training.json", record)
     model = from_pretrained(folder)
     sampler = asdict(recommended(model.config))
-    made_by = provenance(torch.device("cpu"))
-    metrics = judge(model) | {"seed": sampler.pop("seed"), "sampler": sampler, "made_by": made_by}
+    metrics = judge(model) | {"seed": sampler.pop("seed"), "sampler": sampler,
+                              "made_by": provenance(torch.device("cpu"))}
     write_record(folder/"metrics.json", metrics)
     print(folder.relative_to(ROOT), f"{(folder/'model.safetensors').stat().st_size / 1e6:.1f} MB")
     print(json.dumps(record), json.dumps(metrics), sep="\n")

@@ -5,8 +5,8 @@ Runs are kept in runs/studies/ as they end: an interrupted study continues, and 
 `--scale cifar10` makes the same arms on CIFAR-10 with the preset S (a GPU is advised), into NAME-cifar10.json.
 """
 
-import argparse
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,8 +19,7 @@ from torch.nn.functional import interpolate
 from pixnerd.checkpoints import from_pretrained
 from pixnerd.command import progress
 from pixnerd.data import load_data
-from pixnerd.evaluation import accuracy, evaluate_digits
-from pixnerd.metrics import fidelity_digits
+from pixnerd.evaluation import accuracy
 from pixnerd.model import PRESETS, PixNerd
 from pixnerd.order import collate
 from pixnerd.patches import to_signed
@@ -28,8 +27,8 @@ from pixnerd.probes import radial_power
 from pixnerd.records import fingerprint, pick_device, provenance, source_commit, write_whole
 from pixnerd.sample_folders import TextSampler, draw_images
 from pixnerd.samplers import RECOMMENDED, RECOMMENDED_TEXT, SamplerSettings, labelled_solvers, seam_meter
-from pixnerd.scene_eval import scene_prompts, score_scenes
-from pixnerd.studies import Arm, Scale, keep, match_parameters, run_all, run_study, time_arms
+from pixnerd.scene_eval import draw_suite, scene_prompts, score_scenes
+from pixnerd.studies import Arm, Scale, keep, match_parameters, run_all, run_study, score_digits, time_arms
 from pixnerd.text_to_image import encoder_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,12 +118,6 @@ def row(arm: str, seed: int, model: PixNerd, found: dict) -> dict:
     return {"arm": arm, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "marks": [mark]}
 
 
-def at_most(settings: SamplerSettings, evaluations: int) -> SamplerSettings:
-    "The most steps that a number of evaluations pays for."
-    choices = [replace(settings, steps=steps) for steps in range(1, evaluations + 1)]
-    return [choice for choice in choices if choice.evaluations <= evaluations][-1]
-
-
 def guidance_arms() -> dict[str, SamplerSettings]:
     "Guidance scales and intervals."
     arms = {"no guidance": SamplerSettings(steps=25)}
@@ -135,13 +128,15 @@ def guidance_arms() -> dict[str, SamplerSettings]:
 
 
 def solver_arms(strong: bool) -> dict[str, SamplerSettings]:
-    "Solvers by evaluations, without guidance or with much of it."
-    solvers, ending, guidance = labelled_solvers(), "", {}
+    "Solvers with as many steps as so many evaluations pay for, without guidance or with much of it."
+    arms, solvers, ending, guidance = {}, labelled_solvers(), "", {}
     if strong:
         solvers = {name: solvers[name] for name in ("Euler", "Adams 2", "Adams 4")}
         ending, guidance = ", scale 3.5", {"guidance_scale": 3.5, "guidance_interval": (.1, 1.)}
-    return {f"{name}, {evaluations} evaluations{ending}": replace(at_most(solver, evaluations), **guidance)
-            for (name, solver), evaluations in product(solvers.items(), (6, 12, 25))}
+    for (name, solver), most in product(solvers.items(), (6, 12, 25)):
+        steps = max(n for n in range(1, most + 1) if replace(solver, steps=n).evaluations <= most)
+        arms[f"{name}, {most} evaluations{ending}"] = replace(solver, steps=steps, **guidance)
+    return arms
 
 
 def solvers(group: str, seed: int, samples: int) -> list[dict]:
@@ -155,7 +150,7 @@ def solvers(group: str, seed: int, samples: int) -> list[dict]:
         fine = draw(next(iter(arms.values())), method="heun", steps=60)
     for name, settings in arms.items():
         images = draw(settings)
-        found = evaluate_digits(images, labels) | fidelity_digits(images)
+        found = score_digits(images, labels)
         if group != "interval" and settings.method != "sde":
             found["distance"] = (images - fine).square().mean().sqrt().item()
         rows.append(row(name, seed, model, found))
@@ -166,17 +161,16 @@ def sizes(group: str, seed: int, samples: int) -> list[dict]:
     "A shipped model at one, two and four times its trained size: accuracy, seams, and detail."
     model, labels, rows = from_pretrained(group), torch.arange(samples) % 10, []
     side, prompts = model.config.image_size, scene_prompts(samples // 6, "held-out", seed)
-    texts = [text for some in prompts.values() for text in some]
 
-    def draw(off_grid, size):
+    def draw(off_grid, size): # digits, or pictures by skill
         changed = model.with_config(off_grid=off_grid)
         if group == "digits": return draw_images(changed, labels.tolist(), replace(RECOMMENDED, seed=seed), 50, size)
-        painter = TextSampler(changed, encoder_of(model), replace(RECOMMENDED_TEXT, seed=seed), size)
-        return torch.cat([painter(texts[i:i + 50], range(i, len(texts[:i + 50]))) for i in range(0, len(texts), 50)])
+        sampler = TextSampler(changed, encoder_of(model), replace(RECOMMENDED_TEXT, seed=seed), size)
+        return torch.cat(list(draw_suite(sampler, prompts).values()))
 
-    def right(images):                                      # how many show what was asked for
+    def right(images): # the share that shows what was asked for
         if group == "digits": return accuracy(images, labels)
-        parts = dict(zip(prompts, images.split([len(some) for some in prompts.values()])))
+        parts = dict(zip(prompts, images.split(samples // 6)))
         return score_scenes(prompts, parts, seed)["overall"]["rate"]
 
     def add(what, images, asked=True):
@@ -212,30 +206,23 @@ def measure_part(name: str, group: str, seed: int, samples: int, folder: Path) -
 
 # --- the command ---
 
-def at_least(least: int) -> Callable[[str], int]:
-    "What reads such a number from the command line."
-    def number(text):
-        if int(text) < least: raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return int(text)
-    return number
-
-
-def parse(arguments=None) -> argparse.Namespace:
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     every = [*TRAINED, *MEASURED]
-    parser = argparse.ArgumentParser("tools/measure studies", description=__doc__.splitlines()[0])
-    named = f"{', '.join(every)} or all"
-    parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY", help=named)
+    parser.add_argument("studies", nargs="+", choices=[*every, "all"], metavar="STUDY",
+                        help=f"{', '.join(every)} or all")
     parser.add_argument("--scale", choices=SCALES, default="digits", help="data and budget of the studies that train")
-    parser.add_argument("--seeds", type=at_least(1), default=3, help="how many")
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time; above 1 each has one thread")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; above 1 each has one thread")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--runs", type=Path, default=ROOT/"runs"/"studies", help="where single runs are kept")
-    parser.add_argument("--out", type=Path, default=ROOT/"nbs"/"results", help="folder of the results")
-    for name, least in {"steps": 1, "batch": 1, "samples": 0}.items():
-        told = f"{name} instead of the scale's, to try things out"
-        parser.add_argument(f"--{name}", type=at_least(least), help=told)
-    parser.add_argument("--data", help="data instead of the scale's: a folder of class folders, to try things out")
+    parser.add_argument("--runs", type=Path, default=ROOT/"runs/studies", help="where single runs are kept")
+    parser.add_argument("--out", type=Path, default=ROOT/"nbs/results", help="folder of the results")
+    for name in ("steps", "batch", "samples"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the scale's, to try things out")
+    parser.add_argument("--data", help="a folder of class folders instead of the scale's data, to try things out")
     given = parser.parse_args(arguments)
+    for name, least in {"seeds": 1, "jobs": 1, "steps": 1, "batch": 1, "samples": 0}.items():
+        n = getattr(given, name)
+        if n is not None and n < least: parser.error(f"argument --{name}: must be at least {least}, got {n}")
     if "all" in given.studies: given.studies = every
     small = [name for name in given.studies if name in MEASURED]
     if given.scale != "digits" and small:
@@ -245,23 +232,22 @@ def parse(arguments=None) -> argparse.Namespace:
     return given
 
 
-def write_results(given: argparse.Namespace, name: str, rows: list[dict], **about) -> None:
+def write_results(given: Namespace, name: str, rows: list[dict], **about) -> None:
     "A results file, a line for each run."
     ending = "" if given.scale == "digits" else f"-{given.scale}"
-    options = f" --seeds {given.seeds}" + (f" --scale {given.scale}" if ending else "")
     made_by = provenance(pick_device(given.device)) | {"commit": source_commit()}
+    command = f"python tools/measure studies {name} --seeds {given.seeds}"
+    if ending: command += f" --scale {given.scale}"
     if given.jobs > 1:                                      # then runs have one thread, which decides the last digits
-        options += f" --jobs {given.jobs}"
+        command += f" --jobs {given.jobs}"
         made_by["threads"] = 1
-    command = f"python tools/measure studies {name}{options}"
     record = {"command": command, "seeds": list(range(given.seeds)), **about, "made_by": made_by}
     out = given.out/f"{name}{ending}.json"
     write_whole(out, json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n")
     print(out)
 
 
-def train_all(given: argparse.Namespace, names: list[str]) -> None:
-    "Studies that train."
+def train_all(given: Namespace, names: list[str]) -> None:
     asked = {name: getattr(given, name) for name in ("steps", "batch", "samples", "data")}
     scale = replace(SCALES[given.scale], **{name: value for name, value in asked.items() if value is not None})
     seeds, times = range(given.seeds), {}
@@ -287,21 +273,20 @@ def train_all(given: argparse.Namespace, names: list[str]) -> None:
         write_results(given, name, rows, **about, **({"times": times} if name == "heads" else {}))
 
 
-def measure_all(given: argparse.Namespace, names: list[str]) -> None:
-    "Studies of the shipped models."
-    samples = {name: given.samples or MEASURED[name][2] for name in names}
-    parts = [(name, group, seed, samples[name], given.runs)
+def measure_all(given: Namespace, names: list[str]) -> None:
+    parts = [(name, group, seed, given.samples or MEASURED[name][2], given.runs)
              for seed in range(given.seeds) for name in names for group in MEASURED[name][1]]
     with progress(len(parts), "studies", "part") as bar:
         for _ in run_all(measure_part, parts, given.jobs): bar.update()
     weights = {model: fingerprint(from_pretrained(model)) for model in ("digits", "scenes")}
     for name in names:
-        rows = [found for part in parts if part[0] == name for found in measure_part(*part)]
-        write_results(given, name, rows, samples=samples[name], weights=weights)
+        mine = [part for part in parts if part[0] == name]
+        rows = [found for part in mine for found in measure_part(*part)]
+        write_results(given, name, rows, samples=mine[0][3], weights=weights)
 
 
-def main(arguments=None) -> None:
-    given = parse(arguments)
+def main(parser: ArgumentParser, arguments: list[str]) -> None:
+    given = parse(parser, arguments)
     given.runs.mkdir(parents=True, exist_ok=True)
     for work, table in ((train_all, TRAINED), (measure_all, MEASURED)):
         if names := [name for name in given.studies if name in table]: work(given, names)
