@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from base64 import b64decode
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -56,7 +57,10 @@ SPELLING = {re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]", "[- ]?", name): name for name in
     r"behavior\w*": "behaviour",
 }
 FORBIDDEN = {"cfg", "imgs", "img", "utils", "util", "helpers", "helper", "misc"}    # as parts of exported names
-COMMON_WORDS = {"digits", "scenes", "images", "paint"}      # words that are also functions: nbdev makes links of both
+COMMON_WORDS = {"digits", "scenes", "images", "paint"}      # words that are also functions: not linked
+# Scripts of other servers that Quarto adds to a page with any HTML output, and ours need none of.
+UNUSED = re.compile(r"<script[^>]*(/(requirejs|jquery)@[^>]*>|>define\('jquery'.*?)</script>", re.S)
+SHOWN_LINES = {"code": 14, "picture": 8, "test": 4}         # the longest that the site does not fold
 
 
 # --- open in Colab ---
@@ -91,6 +95,12 @@ def colab_faults(nb: dict) -> list[str]:
 
 # --- the README ---
 
+def pictures_apart(html: str, keep) -> str:
+    "HTML whose pictures, where it brought them along, lie where `keep(kind, raw)` says."
+    return re.sub(r"(?<=src=\")data:image/(\w+);base64,([^\"]+)",
+                  lambda found: keep(found[1], b64decode(found[2])), html)
+
+
 def readme_parts() -> tuple[str, dict[str, bytes]]:
     "README.md and its pictures (by path from the root), from nbs/index.ipynb."
     blocks, pictures = ["<!-- Made from nbs/index.ipynb by `make readme`: edit the notebook. -->"], {}
@@ -101,14 +111,15 @@ def readme_parts() -> tuple[str, dict[str, bytes]]:
 
     def picture(kind, raw):                                 # a stored picture becomes a file, and this its path
         name = f"nbs/images/readme/{len(pictures)+1}.{kind}"
-        pictures[name] = raw.encode() if kind == "svg" else b64decode(raw)
+        pictures[name] = raw
         return name
 
     def shown(output, alt):                                 # an output as Markdown
         data = output.get("data", {})
-        for kind in PICTURES.keys() & data.keys(): return f"![{alt}]({picture(PICTURES[kind], data[kind])})"
-        if "<img" in (html := data.get("text/html", "")):
-            return re.sub(r"data:image/(\w+);base64,([^\"]+)", lambda found: picture(*found.groups()), html)
+        for kind in PICTURES.keys() & data.keys():
+            raw = data[kind].encode() if "svg" in kind else b64decode(data[kind])
+            return f"![{alt}]({picture(PICTURES[kind], raw)})"
+        if "<img" in (html := data.get("text/html", "")): return pictures_apart(html, picture)
         if "text/markdown" in data: return data["text/markdown"].rstrip()
         text = (output.get("text") or data.get("text/plain") or "").rstrip()
         return text and f"```text\n{text}\n```"
@@ -142,67 +153,144 @@ def readme(check=False) -> bool:
 
 # --- the site ---
 
-AUTOMATIC_LINK = re.compile(r"\[`([^`]*)`\]\([^)\s]+\)")
+def definition(cell: dict) -> dict | None:
+    "An exported cell as the site shows it where the notebook has it; None for imports, and for what is not exported."
+    if directive(cell, "export") is None: return None
+    code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M).strip()
+    names = [getattr(node, "name", "") or ast.unparse(node).partition("=")[0].partition(":")[0].strip()
+             for node in ast.parse(code).body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    if not names: return None
+    own = all(name.startswith("_") for name in names)
+    if own or code.count("\n") > SHOWN_LINES["code"]: code = folded(code, ", ".join(names))
+    return nbformat.v4.new_code_cell(code, id=cell.id)
 
 
-def mended_code(markdown: str) -> str:
-    "Markdown whose fenced code holds no links and no `__main__.`: nbdev puts both into the signatures it shows."
-    def mended(block): return AUTOMATIC_LINK.sub(r"\1", block[0]).replace("__main__.", "")
-    return re.sub(r"^```.*?^```", mended, markdown, flags=re.M | re.S)
+def folded(code: str, told: str) -> str:
+    "Code that Quarto folds under the words `told`."
+    return f"#| code-fold: true\n#| code-summary: {json.dumps(told, ensure_ascii=False)}\n{code}"
 
 
-def api_headings(nb) -> set[str]:
-    "Anchors of the functions and classes that nbdev shows on a page."
-    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
-    markdown = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
-    return {slug(name) for name in re.findall(r"^### (.+)", markdown, re.M)}
+def arrange(nb: dict, notebook: dict) -> None:
+    "Put definitions back where `notebook` has them, and what nbdev says of their arguments at the page's end."
+    shown = {cell.id: cell for cell in nb.cells}
+    own = {cell.id for cell in notebook.cells}
+    api = [cell for cell in nb.cells if is_api(cell)]
+    head = [cell for cell in nb.cells if cell.id not in own and not is_api(cell)]
+    body = [shown.get(cell.id) or definition(cell) for cell in notebook.cells]
+    if api: api.insert(0, nbformat.v4.new_markdown_cell("## API", id="api"))
+    nb.cells = head + [cell for cell in body if cell] + api
 
 
-def mended_prose(markdown: str, shown: dict[str, set[str]]) -> str:
-    "Markdown whose automatic links lead to what is `shown` on a page, and none from words that are also functions."
-    site = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]["site-url"]
+def is_api(cell: dict) -> bool:
+    "Whether a cell is one of those in which nbdev shows a signature."
+    return cell["cell_type"] == "code" and re.search(r"^show_doc\(", cell["source"], re.M) is not None
 
-    def mended(found):
-        code, page, anchor = found.groups()
-        if code.strip("`") in COMMON_WORDS: return code
-        there = shown.get(page, {anchor})
-        kept = next((name for name in (anchor, anchor.partition(".")[0]) if name in there), None)
-        return f"[{code}]({site}/{page}#{kept})" if kept else code
 
-    return re.sub(rf"\[(`[^`]*`)\]\({re.escape(site)}/([^)#]+)#([^)]+)\)", mended, markdown)
+def api_names(nb: dict) -> list[str]:
+    "The functions and classes whose signatures a page shows."
+    shown = [output.data["text/markdown"] for cell in nb.cells if is_api(cell) for output in cell.outputs]
+    return re.findall(r"^### (.+)", "\n".join(shown), re.M)
+
+
+def linked(markdown: str, places: dict[str, str]) -> str:
+    "Markdown in which names lead to the `places` that show their signatures; not within code, headings and links."
+    def link(found):
+        name = found[1].removesuffix("()")
+        place = places.get(name) or places.get(name.partition(".")[0])
+        return f"[{found[0]}]({place})" if place else found[0]
+
+    pieces = re.split(r"(^```.*?^```|^#.*?$|\[[^]]*\]\([^)]*\))", markdown, flags=re.M | re.S)
+    pieces[::2] = [re.sub(r"`([\w.]+(?:\(\))?)`", link, piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def formulas_apart(markdown: str) -> str:
+    "Markdown in which the parts of a long formula, `\\qquad` between them, stand on lines of their own."
+    def apart(found):
+        if len(found[1]) < 80 or "\\begin" in found[1]: return found[0]
+        return "\n\n".join(f"$${part.strip()}$$" for part in found[1].split("\\qquad"))
+    return re.sub(r"\$\$(.+?)\$\$", apart, markdown, flags=re.S)
+
+
+def told(cell: dict) -> str:
+    "A visible cell's source, with what Quarto is to know: whether it is folded, and a picture's caption."
+    source, drawn = cell.source, directive(cell, "fig-alt")
+    lines = len(re.sub(r"^#\|.*\n", "", source, flags=re.M).splitlines())
+    if drawn and any(PICTURES.keys() & output.get("data", {}).keys() for output in cell.outputs):
+        caption = re.sub(r"([\\*_`$^~@#[\]])", r"\\\1", drawn[0].upper() + drawn[1:])
+        source = f"#| fig-cap: {json.dumps(caption, ensure_ascii=False)}\n{source}"
+    if directive(cell, "echo") or directive(cell, "code-fold"): return source
+    if drawn and lines > SHOWN_LINES["picture"]: return folded(source, "Code of the picture")
+    if not cell.outputs and lines > SHOWN_LINES["test"] and re.search(r"\bassert|pytest\.raises", source):
+        return folded(source, "Test")
+    return source
+
+
+def commands_apart(output: dict) -> list[dict]:
+    "An output, command lines in it (after `$`) as blocks of shell, which can be copied, and what they said below each."
+    said, *rest = re.split(r"^\$ (.+)\n", output.get("text", ""), flags=re.M)
+    if not rest: return [output]
+    made = [nbformat.v4.new_output("stream", text=said)]
+    for line, said in zip(rest[::2], rest[1::2]):
+        made.append(nbformat.v4.new_output("display_data", {"text/markdown": f"```bash\n{line}\n```"}))
+        made.append(nbformat.v4.new_output("stream", text=said))
+    return [part for part in made if part.get("text", "$").strip()]
 
 
 def finish(folder: Path) -> None:
-    "Mend the processed notebooks in `folder`: code and links as above, and links to Colab below a page's contents."
-    made = {path: nbformat.read(folder/path.relative_to(NBS), as_version=4) for path in notebooks()}
-    fronts = {path: yaml.safe_load(nb.cells[0].source.strip().strip("-")) for path, nb in made.items()}
-    shown = {fronts[path]["output-file"]: api_headings(nb) for path, nb in made.items() if path.parent == NBS}
-    for path, nb in made.items():
-        if on_colab(read(path)):
-            address = COLAB + path.relative_to(ROOT).as_posix()
-            link = {"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}
-            front = yaml.safe_dump(fronts[path] | {"other-links": [link]}, sort_keys=False, allow_unicode=True)
-            nb.cells[0].source = f"---\n{front}---\n"
+    "Give the processed notebooks in `folder` the form of the site."
+    made = {path.relative_to(NBS): nbformat.read(folder/path.relative_to(NBS), as_version=4) for path in notebooks()}
+    homes = {name: page for page, nb in made.items() for name in api_names(nb) if name not in COMMON_WORDS}
+    for page, nb in made.items():
+        def from_here(name): return posixpath.relpath(name, page.parent.as_posix())
+
+        def keep(kind, raw):
+            name = f"images/made/{sha256(raw).hexdigest()[:16]}.{kind}"
+            (folder/name).parent.mkdir(parents=True, exist_ok=True)
+            (folder/name).write_bytes(raw)
+            return from_here(name)
+
+        places = {name: ("" if home == page else from_here(home.as_posix())) + f"#{slug(name)}"
+                  for name, home in homes.items()}
+        notebook = read(NBS/page)
+        arrange(nb, notebook)
+        nb.metadata.pop("widgets", None)                    # nbdev's own, for which Quarto would fetch scripts
+        if on_colab(notebook):
+            address = COLAB + (Path("nbs")/page).as_posix()
+            front = yaml.safe_load(nb.cells[0].source.strip().strip("-"))
+            front["other-links"] = [{"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}]
+            nb.cells[0].source = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
         for cell in nb.cells:
             cell.pop("has_sd", None)                        # nbdev's own mark, which no notebook may carry
-            if cell.cell_type == "markdown": cell.source = mended_prose(cell.source, shown)
-            for output in cell.get("outputs", []):
+            if cell.cell_type == "markdown": cell.source = formulas_apart(linked(cell.source, places))
+            if cell.cell_type != "code": continue
+            cell.outputs = [part for output in cell.outputs for part in commands_apart(output)]
+            for output in cell.outputs:
                 data = output.get("data", {})
-                if "text/markdown" in data: data["text/markdown"] = mended_code(data["text/markdown"])
-        nbformat.write(nb, folder/path.relative_to(NBS))    # in lines: Quarto reads a page's head only so
+                if is_api(cell): data["text/markdown"] = linked(data["text/markdown"], places).replace("__main__.", "")
+                if "text/html" in data: data["text/html"] = pictures_apart(data["text/html"], keep)
+            cell.source = told(cell)
+        nbformat.write(nb, folder/page)                     # in lines: Quarto reads a page's head only so
 
 
 def docs() -> bool:
-    "The site in _docs/. (nbdev_docs would also have Quarto rewrite README.md.)"
+    "The site in _docs/, without a warning. (nbdev_docs would also have Quarto rewrite README.md.)"
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     pages = proc_nbs(n_workers=0, force=True)
     finish(pages)
-    subprocess.run(["quarto", "render", "--no-cache"], cwd=pages, check=True)
+    warned = False
+    with subprocess.Popen(["quarto", "render", "--no-cache"], cwd=pages, stderr=subprocess.PIPE, text=True) as quarto:
+        for line in quarto.stderr:
+            print(line, end="", flush=True)
+            warned |= "WARN" in line
+    if quarto.returncode: return False
     shutil.rmtree("_docs", ignore_errors=True)
     shutil.move(pages/"_docs", "_docs")
-    return True
+    for page in Path("_docs").rglob("*.html"):
+        page.write_text(UNUSED.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+    return not warned
 
 
 # --- a page ---
@@ -220,7 +308,7 @@ class Page:
                 for kind in PICTURES.keys() & output.get("data", {}).keys():
                     output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = alt
         body = nbformat.from_dict({**self.nb, "cells": cells})
-        self.html = HTMLExporter(template_name="basic").from_notebook_node(body)[0]
+        self.html = HTMLExporter(template_name="basic", exclude_input=True).from_notebook_node(body)[0]
         self.soup = BeautifulSoup(self.html, "html.parser")
         self.links = [a["href"] for a in self.soup.select("a[href]:not(.anchor-link)")]
         self.links += [link["href"] for link in self.front.get("other-links", [])]
@@ -234,7 +322,8 @@ class Page:
         "Bytes of text, code and pictures; a picture in the page counts as the bytes it stands for."
         inside = sum(len(found[1]) // 4 for found in re.finditer(r"base64,([^\"')]*)", self.html))
         local = [self.path.parent/unquote(urlsplit(src).path) for src in set(self.pictures)]
-        return len(self.html.encode()) - inside + sum(p.stat().st_size for p in local if p.is_file())
+        text = len(self.html.encode()) + sum(len(cell.source) for cell in self.nb.cells if cell.cell_type == "code")
+        return text - inside + sum(p.stat().st_size for p in local if p.is_file())
 
 
 def slug(heading: str) -> str:
@@ -282,13 +371,14 @@ def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
             found.append(f"picture without alt text: {image.get('src', '')[:60]}")
     if page.weight > MAX_WEIGHT:
         found.append(f"too heavy: {page.weight / 1e6:.2f} MB, more than {MAX_WEIGHT / 1e6:.1f}")
+    if "widgets" in page.nb.metadata: found.append("states of widgets, for which Quarto would fetch scripts")
     for i, cell in enumerate(page.nb.cells):
         for output in cell.get("outputs", []):
             wrong = output_faults(cell, output) + page_faults(output)
             found += [f"cell {i}: {fault}" for fault in wrong]
         if cell.cell_type == "markdown":
             found += [f"cell {i}: spelling, {word}" for word in misspelt(prose(cell.source))]
-            if mended_prose(cell.source, {}) != cell.source:
+            if re.search(rf"\[`({'|'.join(COMMON_WORDS)})`\]\([^)]*#", cell.source):
                 found.append(f"cell {i}: a common word is a link to a function")
     head = f"{page.front.get('title', '')} {page.front.get('description', '')}"
     return found + [f"spelling in the head, {word}" for word in misspelt(head)]
@@ -298,7 +388,8 @@ def page_faults(output: dict) -> list[str]:
     "What a page, besides, cannot show of a cell's output."
     data = output.get("data", {})
     markdown = data.get("text/markdown", "")
-    found = ["a raw link, or `__main__.`, within code"] if mended_code(markdown) != markdown else []
+    found = ["a raw link, or `__main__.`, within code"] if re.search(r"__main__\.|^```[^`]*\[`", markdown) else []
+    if 'src="data:' in data.get("text/html", ""): found.append("a picture within the page: social cards would carry it")
     elsewhere = r"<(?:script|iframe|link)[^>]+(?:src|href)=[\"']?(https?:[^\"'\s>]+)"
     sources = re.findall(elsewhere, data.get("text/html", ""))
     return found + [f"needs {source}, so it is not self-contained" for source in sources]
