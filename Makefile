@@ -6,7 +6,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN := .venv/bin
 NOTEBOOKS := $(BIN)/python tools/notebooks.py
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --retries 10 --timeout 60 --progress-bar off -c constraints.txt
 # The stamp's name carries a checksum of the environment's description, and it is written last:
 # a fresh checkout's dates remake nothing, an edited requirement does, and a broken-off installation is not taken for a whole one.
 DESCRIPTION := settings.ini setup.py constraints.txt

@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("nbdev", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 import nbformat
 import notebooks
+import page as reader
 import pages
 import yaml
 from notebooks import NBS, ROOT, WIDGET
-from pages import Page
+from page import Page
 
 PATHS = {p.relative_to(NBS).as_posix(): p for p in notebooks.notebooks()}
 
@@ -97,7 +98,7 @@ def test_pages_outside_the_house_export_nothing():
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted((ROOT/"pixnerd").glob("*.py")) if p.stem[0] != "_"])
-def test_names_that_are_exported(name): assert not pages.forbidden_names(ROOT/"pixnerd"/name)
+def test_names_that_are_exported(name): assert not reader.forbidden_names(ROOT/"pixnerd"/name)
 
 
 # --- the pages ---
@@ -128,7 +129,7 @@ def test_site_settings_are_current(site):
 @pytest.mark.parametrize("name", PATHS)
 def test_page(site, name):
     folder, made = site
-    assert not (found := pages.faults(name, made, folder)), "\n".join(found)
+    assert not (found := reader.faults(name, made, folder)), "\n".join(found)
 
 
 def test_no_two_pages_are_published_under_one_name(site):
@@ -138,7 +139,7 @@ def test_no_two_pages_are_published_under_one_name(site):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_open_in_colab(site, name):
-    assert not (found := pages.colab_faults(notebooks.read(PATHS[name]))), "\n".join(found)
+    assert not (found := reader.colab_faults(notebooks.read(PATHS[name]))), "\n".join(found)
     links = [link["href"] for link in site[1][name].front.get("other-links", [])]
     address = f"https://colab.research.google.com/github/pixnerd/pixnerd/blob/main/nbs/{name}"
     assert links == ([address] if pages.on_colab(notebooks.read(PATHS[name])) else [])
@@ -211,7 +212,7 @@ def test_the_checks_name_a_planted_fault(site, tmp_path, fault):
     change(nb)
     (tmp_path/"images").symlink_to(folder/"images")
     nbformat.write(nb, tmp_path/name)
-    found = pages.faults(name, made | {name: Page(tmp_path/name)}, folder)
+    found = reader.faults(name, made | {name: Page(tmp_path/name)}, folder)
     assert any(told in line for line in found), found
 
 
@@ -222,7 +223,7 @@ def test_a_head_that_quarto_would_show_as_text_is_named(site, tmp_path):
     nb["cells"][0]["source"] = "".join(nb["cells"][0]["source"])
     (tmp_path/"images").symlink_to(folder/"images")
     (tmp_path/name).write_text(json.dumps(nb), encoding="utf-8")
-    found = pages.faults(name, made | {name: Page(tmp_path/name)}, folder)
+    found = reader.faults(name, made | {name: Page(tmp_path/name)}, folder)
     assert any("stored as one string" in line for line in found), found
 
 
@@ -249,6 +250,7 @@ FOLDED = {
     "a long definition": ("#| export\ndef mix():\n" + "    x = 1\n" * 20, "mix"),
     "a definition of the room's own": ("#| export\ndef _mix(): pass\n_most = 3", "_mix, _most"),
     "a test": ("x = 1\ny = 2\nz = 3\nwith pytest.raises(ValueError):\n    mix(x, y, z)", "Test"),
+    "a command, which is shown itself": ('shell("pixnerd-train --steps 2", room)', "From a notebook"),
     "code of a picture": ("#| fig-alt: \"a line\"\n" + "plot(x)\n" * 12, "Code of the picture"),
 }
 
@@ -345,14 +347,14 @@ def test_options_that_are_well_said_are_no_fault():
 
 def test_spelling_leaves_code_and_right_names_alone():
     right = "PixNerd's `imgs`, $img$, [GitHub](https://github.com/x/utils), `pixnerd`, CIFAR-10, the field's blocks"
-    assert not pages.misspelt(pages.prose(f"{right}\n```\nimport utils, cfg\n```\n"))
-    assert len(pages.misspelt(pages.prose("A nerf block of the utils, in color, on Github."))) == 4
+    assert not reader.misspelt(reader.prose(f"{right}\n```\nimport utils, cfg\n```\n"))
+    assert len(reader.misspelt(reader.prose("A nerf block of the utils, in color, on Github."))) == 4
 
 
 def test_a_notebook_that_colab_could_not_run_is_named():
     sources = (pages.COLAB_CELL, "import tensorboard", "open('../recipes/digits.yaml')", "from pixnerd.flow import mix")
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    found = pages.colab_faults(nbformat.v4.new_notebook(cells=cells))
+    found = reader.colab_faults(nbformat.v4.new_notebook(cells=cells))
     assert found == ["cell 1: imports tensorboard, which Colab would not have",
                      "cell 2: reads a file of the checkout, which Colab has not"]
 
