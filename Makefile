@@ -54,7 +54,7 @@ test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README
 	echo "== pytest, two files at a time"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || status=1; \
 	exit $$status
 
-test-large: $(READY)  ## load a full-size published file, made here, and measure its memory (12 GB of disk)
+test-large: $(READY)  ## what takes long: full-size files, how-to pages to the letter, the built site (12 GB of disk)
 	@$(BIN)/python -m pytest -s tests/large $(ARGS)
 
 export: $(READY)  ## write pixnerd/ from the notebooks

@@ -248,7 +248,7 @@ def test_definitions_stand_where_the_notebook_has_them_and_their_arguments_at_th
 
 FOLDED = {
     "a long definition": ("#| export\ndef mix():\n" + "    x = 1\n" * 20, "mix"),
-    "a definition of the room's own": ("#| export\ndef _mix(): pass\n_most = 3", "_mix, _most"),
+    "a definition of the room's own": ("#| export\ndef _mix(): pass\n_most = 3\nregister(_mix)", "_mix, _most"),
     "a test": ("x = 1\ny = 2\nz = 3\nwith pytest.raises(ValueError):\n    mix(x, y, z)", "Test"),
     "a command, which is shown itself": ('shell("pixnerd-train --steps 2", room)', "From a notebook"),
     "code of a picture": ("#| fig-alt: \"a line\"\n" + "plot(x)\n" * 12, "Code of the picture"),

@@ -110,11 +110,12 @@ def definition(cell: dict) -> dict | None:
     "An exported cell as the site shows it where the notebook has it; None for imports, and for what is not exported."
     if directive(cell, "export") is None: return None
     code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M).strip()
+    nodes = [node for node in ast.parse(code).body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    if not nodes: return None
     names = [getattr(node, "name", "") or ast.unparse(node).partition("=")[0].partition(":")[0].strip()
-             for node in ast.parse(code).body if not isinstance(node, (ast.Import, ast.ImportFrom))]
-    if not names: return None
+             for node in nodes if not isinstance(node, ast.Expr)]
     own = all(name.startswith("_") for name in names)
-    if own or code.count("\n") > SHOWN_LINES["code"]: code = folded(code, ", ".join(names))
+    if own or code.count("\n") > SHOWN_LINES["code"]: code = folded(code, ", ".join(names) or "Code")
     return nbformat.v4.new_code_cell(code, id=cell.id)
 
 
@@ -236,23 +237,18 @@ def finish(folder: Path) -> None:
 
 
 def docs() -> bool:
-    "The site in _docs/, without a warning. (nbdev_docs would also have Quarto rewrite README.md.)"
+    "The site in _docs/. (nbdev_docs would also have Quarto rewrite README.md.)"
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     pages = proc_nbs(n_workers=0, force=True)
     finish(pages)
-    warned = False
-    with subprocess.Popen(["quarto", "render", "--no-cache"], cwd=pages, stderr=subprocess.PIPE, text=True) as quarto:
-        for line in quarto.stderr:
-            print(line, end="", flush=True)
-            warned |= "WARN" in line
-    if quarto.returncode: return False
+    subprocess.run(["quarto", "render", "--no-cache"], cwd=pages, check=True)
     shutil.rmtree("_docs", ignore_errors=True)
     shutil.move(pages/"_docs", "_docs")
     for page in Path("_docs").rglob("*.html"):
         page.write_text(UNUSED.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
-    return not warned
+    return True
 
 
 if __name__ == "__main__": sys.exit(not run_command(__doc__, readme, docs))
