@@ -3,6 +3,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 unexport PYTHONPATH PYTHONHOME
+# Threads that spin for one another wait a time slice each where other programs run.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 BIN := .venv/bin
 NOTEBOOKS := $(BIN)/python tools/notebooks.py

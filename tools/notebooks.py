@@ -27,6 +27,7 @@ from execnb.nbio import nb2str
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/"nbs"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")         # as in the Makefile, before a kernel loads PyTorch
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()            # cells so marked are left as they are
