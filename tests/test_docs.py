@@ -334,10 +334,12 @@ def test_a_notebook_that_would_break_the_site_is_not_stored(tmp_path, monkeypatc
 
 
 def test_imports_among_other_code_are_named():
-    sources = ("#| default_exp page", "import json\nprint(json)", "import json", "#| hide\nimport json\nprint(json)")
+    sources = ("#| default_exp page", "import json\nprint(json)", "import json", "#| hide\nimport json\nx = json",
+               "#| export\ndef f():\n    import json\n    return json.loads('1')", "#| eval: false\nimport json\nx = 1")
     cells = [nbformat.v4.new_markdown_cell("# A page\n\n> With a fault."), *map(nbformat.v4.new_code_cell, sources)]
     found = notebooks.faults({"cells": cells, "metadata": {"kernelspec": {}}})
-    assert len(found) == 1 and found[0].startswith("cell 2 ") and "imports, and does something else" in found[0]
+    assert [fault.partition(" (")[0] for fault in found] == ["cell 2", "cell 4"]
+    assert all("imports, and does something else" in fault for fault in found)
 
 
 def test_options_that_are_well_said_are_no_fault():
