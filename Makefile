@@ -3,10 +3,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 unexport PYTHONPATH PYTHONHOME
+# Threads that spin for one another wait a time slice each where other programs run.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 BIN := .venv/bin
 NOTEBOOKS := $(BIN)/python tools/notebooks.py
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --retries 10 --timeout 60 --progress-bar off -c constraints.txt
 # The stamp's name carries a checksum of the environment's description, and it is written last:
 # a fresh checkout's dates remake nothing, an edited requirement does, and a broken-off installation is not taken for a whole one.
 DESCRIPTION := settings.ini setup.py constraints.txt
@@ -54,7 +56,7 @@ test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README
 	echo "== pytest, two files at a time"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || status=1; \
 	exit $$status
 
-test-large: $(READY)  ## load a full-size published file, made here, and measure its memory (12 GB of disk)
+test-large: $(READY)  ## what takes long: full-size files, how-to pages to the letter, the built site (12 GB of disk)
 	@$(BIN)/python -m pytest -s tests/large $(ARGS)
 
 export: $(READY)  ## write pixnerd/ from the notebooks

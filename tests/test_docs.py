@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("nbdev", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 import nbformat
 import notebooks
+import page as reader
 import pages
 import yaml
 from notebooks import NBS, ROOT, WIDGET
-from pages import Page
+from page import Page
 
 PATHS = {p.relative_to(NBS).as_posix(): p for p in notebooks.notebooks()}
 
@@ -49,7 +50,42 @@ def test_sidebar_lists_every_notebook_once():
     assert listed[0] == "index.ipynb"
     for section in site["website"]["sidebar"]["contents"][1:]:
         numbered = [name for name in files(section["contents"]) if name[0].isdigit()]
+        if section["section"] == "Look inside": numbered.remove("13_probes.ipynb")      # what is to be seen comes first
         assert numbered == sorted(numbered), f"{section['section']}: in another order than they build on each other"
+
+
+def test_the_first_page_lists_the_notebooks_as_the_sidebar_does():
+    page = "\n".join(cell.source for cell in notebooks.read(PATHS["index.ipynb"]).cells)
+    rows = dict(re.findall(r"^\| \*\*(.+?)\*\* \| (\[.*?) \|", page[page.index("## Read it"):], re.M))
+    site = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))
+    sections = {section["section"]: list(files(section["contents"]))
+                for section in site["website"]["sidebar"]["contents"][1:]}
+    floors = [name for name, listed in sections.items() if any(page[0].isdigit() for page in listed)]
+    assert [name for name in rows if name in floors] == floors
+    for name in floors:
+        rooms = [page for page in sections[name] if not page.startswith("studies/")]
+        assert re.findall(r"\]\((.+?)\)", rows[name]) == rooms, name
+
+
+def test_the_floors_in_contributing_are_those_of_the_notebooks():
+    text = (ROOT/"CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| floor | rooms"):].partition("\n\n")[0]
+    told = {}
+    for floors, rooms in re.findall(r"^\| ([\d, ]+) \| (.+?) \|", table, re.M):
+        told[tuple(floors.split(", "))] = sorted(re.split(r", | · ", rooms.lower()))
+    built = {floors: sorted(name[:-6].partition("_")[2].replace("_", " ") for name in PATHS if name[:2] in floors)
+             for floors in told}
+    assert told == built
+    assert {name[:2] for name in PATHS if name[0].isdigit()} == {floor for floors in told for floor in floors}
+
+
+def test_nothing_of_the_site_is_fetched_from_elsewhere():
+    html = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))["format"]["html"]
+    assert html["html-math-method"] == "mathml", "others fetch their scripts"
+    assert all("theme.scss" in theme for theme in html["theme"].values())
+    theme = (NBS/"theme.scss").read_text(encoding="utf-8")
+    assert "$web-font-path: false;" in theme, "Quarto's themes fetch fonts"
+    assert "://" not in theme + (NBS/"styles.css").read_text(encoding="utf-8")
 
 
 def test_pages_outside_the_house_export_nothing():
@@ -62,7 +98,7 @@ def test_pages_outside_the_house_export_nothing():
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted((ROOT/"pixnerd").glob("*.py")) if p.stem[0] != "_"])
-def test_names_that_are_exported(name): assert not pages.forbidden_names(ROOT/"pixnerd"/name)
+def test_names_that_are_exported(name): assert not reader.forbidden_names(ROOT/"pixnerd"/name)
 
 
 # --- the pages ---
@@ -93,7 +129,7 @@ def test_site_settings_are_current(site):
 @pytest.mark.parametrize("name", PATHS)
 def test_page(site, name):
     folder, made = site
-    assert not (found := pages.faults(name, made, folder)), "\n".join(found)
+    assert not (found := reader.faults(name, made, folder)), "\n".join(found)
 
 
 def test_no_two_pages_are_published_under_one_name(site):
@@ -103,7 +139,7 @@ def test_no_two_pages_are_published_under_one_name(site):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_open_in_colab(site, name):
-    assert not (found := pages.colab_faults(notebooks.read(PATHS[name]))), "\n".join(found)
+    assert not (found := reader.colab_faults(notebooks.read(PATHS[name]))), "\n".join(found)
     links = [link["href"] for link in site[1][name].front.get("other-links", [])]
     address = f"https://colab.research.google.com/github/pixnerd/pixnerd/blob/main/nbs/{name}"
     assert links == ([address] if pages.on_colab(notebooks.read(PATHS[name])) else [])
@@ -156,8 +192,13 @@ PLANTED = {
         "a raw link, or `__main__.`, within code"),
     "a type of the running notebook": (output({"text/markdown": SIGNATURE.format("there")}), "`__main__.`, within"),
     "a word that became a link": (
-        text("drawn [`digits`](https://pixnerd.github.io/pixnerd/data.html#digits)"), "a common word is a link"),
+        text("drawn [`digits`](09_digits.ipynb#digits)"), "a common word is a link"),
     "a misspelt name": (text("Trained with Pytorch on Cifar10 by PixNeRD."), "'Cifar10' (write CIFAR-10)"),
+    "a picture that a social card would carry": (
+        output({"text/html": f"<img src=\"data:image/png;base64,{PNG}\" alt=\"x\">"}), "a picture within the page"),
+    "states of widgets": (
+        lambda nb: nb.metadata.update(widgets={"application/vnd.jupyter.widget-state+json": {"state": {}}}),
+        "states of widgets"),
     "no title": (without("title"), "no title"),
     "no description": (without("description"), "no description"),
 }
@@ -171,7 +212,7 @@ def test_the_checks_name_a_planted_fault(site, tmp_path, fault):
     change(nb)
     (tmp_path/"images").symlink_to(folder/"images")
     nbformat.write(nb, tmp_path/name)
-    found = pages.faults(name, made | {name: Page(tmp_path/name)}, folder)
+    found = reader.faults(name, made | {name: Page(tmp_path/name)}, folder)
     assert any(told in line for line in found), found
 
 
@@ -182,19 +223,92 @@ def test_a_head_that_quarto_would_show_as_text_is_named(site, tmp_path):
     nb["cells"][0]["source"] = "".join(nb["cells"][0]["source"])
     (tmp_path/"images").symlink_to(folder/"images")
     (tmp_path/name).write_text(json.dumps(nb), encoding="utf-8")
-    found = pages.faults(name, made | {name: Page(tmp_path/name)}, folder)
+    found = reader.faults(name, made | {name: Page(tmp_path/name)}, folder)
     assert any("stored as one string" in line for line in found), found
 
 
-def test_what_nbdev_puts_into_pages_is_mended():
-    link = "[`Picture`](https://pixnerd.github.io/pixnerd/show.html#picture)"
-    assert pages.mended_code(SIGNATURE.format(link)) == "```python\ndef draw(\n    board:Board, # see Picture\n):\n```"
-    assert pages.mended_code(f"See {link}.") == f"See {link}."
-    drawn = "[`digits`](https://pixnerd.github.io/pixnerd/digits.html#digits)"
-    assert pages.mended_prose(f"{drawn} by {link}", {}) == f"`digits` by {link}"
-    method = "[`Picture.save`](https://pixnerd.github.io/pixnerd/show.html#{})"
-    assert pages.mended_prose(method.format("picture.save"), {"show.html": {"picture"}}) == method.format("picture")
-    assert pages.mended_prose(method.format("picture.save"), {"show.html": {"film"}}) == "`Picture.save`"
+# --- what the site makes of a page ---
+
+def code(source, name, *outputs): return nbformat.v4.new_code_cell(source, id=name, outputs=list(outputs))
+
+
+def test_definitions_stand_where_the_notebook_has_them_and_their_arguments_at_the_end():
+    def prose(name): return nbformat.v4.new_markdown_cell(name, id=name)
+    notebook = nbformat.v4.new_notebook(cells=[
+        prose("title"), code("#| export\nimport math", "imports"), prose("path"),
+        code("#| export\ndef mix(): pass", "mix"), code("#| hide\nmix()", "hidden"), code("mix()", "call"),
+        prose("next")])
+    api = code("#| echo: false\nshow_doc(mix)", "api")
+    head = nbformat.v4.new_raw_cell("---\ntitle: x\n---", id="head")
+    page = nbformat.v4.new_notebook(cells=[head, prose("path"), api, code("mix()", "call"), prose("next")])
+    pages.arrange(page, notebook)
+    assert [cell.id for cell in page.cells] == ["head", "path", "mix", "call", "next", "api", "api"]
+    assert page.cells[-2].source == "## API" and page.cells[2].source == "def mix(): pass"
+
+
+FOLDED = {
+    "a long definition": ("#| export\ndef mix():\n" + "    x = 1\n" * 20, "mix"),
+    "a definition of the room's own": ("#| export\ndef _mix(): pass\n_most = 3\nregister(_mix)", "_mix, _most"),
+    "a test": ("x = 1\ny = 2\nz = 3\nwith pytest.raises(ValueError):\n    mix(x, y, z)", "Test"),
+    "a command, which is shown itself": ('shell("pixnerd-train --steps 2", room)', "From a notebook"),
+    "code of a picture": ("#| fig-alt: \"a line\"\n" + "plot(x)\n" * 12, "Code of the picture"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDED)
+def test_code_that_is_not_the_point_is_folded(kind):
+    source, told = FOLDED[kind]
+    cell = code(source, "cell")
+    shown = pages.definition(cell).source if "export" in source else pages.told(cell)
+    assert shown.startswith(f"#| code-fold: true\n#| code-summary: \"{told}\"\n")
+    assert not notebooks.directive_faults({"cell_type": "code", "source": shown})
+
+
+def test_code_that_is_the_point_is_not_folded():
+    for source in ("x = mix(1)", "assert mix(1) == 2", "#| echo: false\n" + "plot(x)\n" * 12):
+        assert pages.told(code(source, "cell")) == source
+    said = nbformat.v4.new_output("stream", text="2")
+    assert "code-fold" not in pages.told(code("assert mix(1) == 2\n" * 9, "cell", said))
+
+
+def test_a_picture_has_a_caption():
+    drawn = nbformat.v4.new_output("display_data", {"image/png": PNG})
+    told = pages.told(code('#| fig-alt: "steps of x_1: a *line*"\nplot(x)', "cell", drawn))
+    assert yaml.safe_load(told.splitlines()[0][2:])["fig-cap"] == r"Steps of x\_1: a \*line\*"
+
+
+def test_a_command_is_a_block_that_can_be_copied():
+    said = nbformat.v4.new_output("stream", text="before\n$ pixnerd-train --steps 2\ntrained\n$ pixnerd-sample\n")
+    parts = [part.get("text") or part.data["text/markdown"] for part in pages.commands_apart(said)]
+    assert parts == ["before\n", "```bash\npixnerd-train --steps 2\n```", "trained\n", "```bash\npixnerd-sample\n```"]
+    other = nbformat.v4.new_output("stream", text="costs 3 $ a day\n")
+    assert pages.commands_apart(other) == [other]
+
+
+def test_pictures_in_html_become_files():
+    kept = {}
+    def keep(kind, raw):
+        kept[kind] = raw
+        return "a.png"
+    html = pages.pictures_apart(f'<img src="data:image/png;base64,{PNG}" alt="x">', keep)
+    assert html == '<img src="a.png" alt="x">' and kept["png"][1:4] == b"PNG"
+
+
+def test_the_parts_of_a_long_formula_stand_on_lines_of_their_own():
+    long = "x" * 50
+    assert pages.formulas_apart(rf"so $${long}, \qquad {long}$$ and") == f"so $${long},$$\n\n$${long}$$ and"
+    in_rows = rf"$$\begin{{aligned}}{long} \qquad {long}\end{{aligned}}$$"
+    for whole in (r"$$x, \qquad y$$", in_rows, f"$${long}{long}$$"):
+        assert pages.formulas_apart(whole) == whole
+
+
+def test_names_lead_to_their_signatures():
+    places = {"Picture": "00_show.ipynb#picture", "mix": "#mix"}
+    def linked(text): return pages.linked(text, places)
+    assert linked("`Picture`, `mix()`") == "[`Picture`](00_show.ipynb#picture), [`mix()`](#mix)"
+    assert linked("`Picture.save`") == "[`Picture.save`](00_show.ipynb#picture)"
+    for text in ("`film`", "## `mix`", "[`mix`](x.ipynb)", "```python\n`mix`\n```", "`mix(x)`"):
+        assert linked(text) == text
 
 
 BAD_OPTIONS = {
@@ -220,10 +334,12 @@ def test_a_notebook_that_would_break_the_site_is_not_stored(tmp_path, monkeypatc
 
 
 def test_imports_among_other_code_are_named():
-    sources = ("#| default_exp page", "import json\nprint(json)", "import json", "#| hide\nimport json\nprint(json)")
+    sources = ("#| default_exp page", "import json\nprint(json)", "import json", "#| hide\nimport json\nx = json",
+               "#| export\ndef f():\n    import json\n    return json.loads('1')", "#| eval: false\nimport json\nx = 1")
     cells = [nbformat.v4.new_markdown_cell("# A page\n\n> With a fault."), *map(nbformat.v4.new_code_cell, sources)]
     found = notebooks.faults({"cells": cells, "metadata": {"kernelspec": {}}})
-    assert len(found) == 1 and found[0].startswith("cell 2 ") and "imports, and does something else" in found[0]
+    assert [fault.partition(" (")[0] for fault in found] == ["cell 2", "cell 4"]
+    assert all("imports, and does something else" in fault for fault in found)
 
 
 def test_options_that_are_well_said_are_no_fault():
@@ -233,14 +349,14 @@ def test_options_that_are_well_said_are_no_fault():
 
 def test_spelling_leaves_code_and_right_names_alone():
     right = "PixNerd's `imgs`, $img$, [GitHub](https://github.com/x/utils), `pixnerd`, CIFAR-10, the field's blocks"
-    assert not pages.misspelt(pages.prose(f"{right}\n```\nimport utils, cfg\n```\n"))
-    assert len(pages.misspelt(pages.prose("A nerf block of the utils, in color, on Github."))) == 4
+    assert not reader.misspelt(reader.prose(f"{right}\n```\nimport utils, cfg\n```\n"))
+    assert len(reader.misspelt(reader.prose("A nerf block of the utils, in color, on Github."))) == 4
 
 
 def test_a_notebook_that_colab_could_not_run_is_named():
     sources = (pages.COLAB_CELL, "import tensorboard", "open('../recipes/digits.yaml')", "from pixnerd.flow import mix")
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    found = pages.colab_faults(nbformat.v4.new_notebook(cells=cells))
+    found = reader.colab_faults(nbformat.v4.new_notebook(cells=cells))
     assert found == ["cell 1: imports tensorboard, which Colab would not have",
                      "cell 2: reads a file of the checkout, which Colab has not"]
 

@@ -27,6 +27,7 @@ from execnb.nbio import nb2str
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/"nbs"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")         # as in the Makefile, before a kernel loads PyTorch
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
 FLAGS = SETTINGS["DEFAULT"]["tst_flags"].split()            # cells so marked are left as they are
@@ -92,12 +93,12 @@ def directive_faults(cell: dict) -> list[str]:
 
 
 def mixes_imports(cell: dict) -> bool:
-    "Whether a visible cell imports and does something else: nbdev runs it when it makes the page, where it may fail."
-    hidden = any(directive(cell, word) is not None for word in ("hide", "export"))
-    if hidden or directive(cell, "eval") == "false": return False
-    try: kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(cell["source"]).body}
+    "Whether a cell imports, anywhere, and does something else: nbdev runs it when it makes the page, and warns."
+    if directive(cell, "export") is not None or directive(cell, "eval") == "false": return False
+    try: nodes = list(ast.walk(ast.parse(cell["source"])))
     except SyntaxError: return False                        # a magic, say
-    return kinds == {True, False}
+    return all(any(isinstance(node, kinds) for node in nodes)
+               for kinds in ((ast.Import, ast.ImportFrom), (ast.Expr, ast.Assign)))
 
 
 def faults(nb: dict) -> list[str]:

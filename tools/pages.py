@@ -1,7 +1,7 @@
-"""Make the README and the site of the notebooks, look at a page as a reader meets it, and say what is wrong with it.
+"""Make the README and the site of the notebooks.
 
-Quarto, which renders the published site, is on no package index. So a page is looked at as nbdev hands it to Quarto,
-rendered by nbconvert: it weighs its text, its code and its pictures, without the styles and scripts that pages share.
+nbdev processes the notebooks, `finish` gives them the form of the site, and Quarto renders them. What a reader should
+not meet there, tests/page.py says.
 """
 
 import ast
@@ -12,22 +12,18 @@ import shutil
 import subprocess
 import sys
 from base64 import b64decode
+from hashlib import sha256
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import nbformat
 import yaml
-from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter
 
-from notebooks import (
-    NBS, PICTURES, ROOT, SETTINGS, directive, notebooks, output_faults, read, run_command, skipped, write_whole)
+from notebooks import NBS, PICTURES, ROOT, SETTINGS, directive, notebooks, read, run_command, write_whole
 
-MAX_WEIGHT = 1_500_000                                                          # bytes
 GIT = SETTINGS["DEFAULT"]["git_url"]
 BRANCH = SETTINGS["DEFAULT"]["branch"]
 COLAB = f"https://colab.research.google.com/github/{urlsplit(GIT).path.strip('/')}/blob/{BRANCH}/"
-NO_ALT = "No description has been provided for this image"                      # nbconvert's words where there are none
 
 # The cell that lets a notebook run on Colab, where there is no checkout. A notebook that carries it gets the link.
 COLAB_EXTRAS = "explore,evaluate"
@@ -35,28 +31,11 @@ COLAB_CELL = f"""#| hide
 if "google.colab" in str(get_ipython()):
     package = "pixnerd[{COLAB_EXTRAS}] @ git+{GIT}"
     get_ipython().run_line_magic("pip", f"install -q '{{package}}'")"""
-COLAB_BRINGS = {"pytest", "IPython", "cycler", "pixnerd"} | sys.stdlib_module_names      # cycler comes with matplotlib
-IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "torch-fidelity": "torch_fidelity"}
 
-# Names as others write them, and what must not stand in prose: left a pattern, right what to write.
-NAMES = ("GitHub", "PyTorch", "JupyterLab", "CIFAR-10", "ImageNet", "Hugging Face", "DINOv2", "scikit-learn")
-SPELLING = {re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]", "[- ]?", name): name for name in NAMES} | {
-    r"ne?rf blocks?|nerd blocks?": "field block",
-    r"[xs][ _-]embedders?": "patch embedding, pixel embedding",
-    r"imgs?": "images",
-    r"utils|helpers|misc": "what it really is",
-    r"hyper-?network": "field",
-    r"x-?hat|x̂_?1 prediction": "preview",
-    r"(?-i:Pixnerd|PixNeRD|PixNERD|PixNeRF|PIXNERD|Pixnerf)": "PixNerd, or `pixnerd` for the package",
-    r"(?-i:Geneval|GenEVAL)": "GenEval",
-    r"sklearn": "scikit-learn",
-    r"color(s|ed|ful)?": "colour",
-    r"normaliz\w+": "normalise",
-    r"initializ\w+": "initialise",
-    r"behavior\w*": "behaviour",
-}
-FORBIDDEN = {"cfg", "imgs", "img", "utils", "util", "helpers", "helper", "misc"}    # as parts of exported names
-COMMON_WORDS = {"digits", "scenes", "images", "paint"}      # words that are also functions: nbdev makes links of both
+COMMON_WORDS = {"digits", "scenes", "images", "paint"}      # words that are also functions: not linked
+# Scripts of other servers that Quarto adds to a page with any HTML output, and ours need none of.
+UNUSED = re.compile(r"<script[^>]*(/(requirejs|jquery)@[^>]*>|>define\('jquery'.*?)</script>", re.S)
+SHOWN_LINES = {"code": 14, "picture": 8, "test": 4}         # the longest that the site does not fold
 
 
 # --- open in Colab ---
@@ -67,29 +46,13 @@ def on_colab(nb: dict) -> bool:
     return any(cell["cell_type"] == "code" and cell["source"].startswith(start) for cell in nb["cells"])
 
 
-def colab_faults(nb: dict) -> list[str]:
-    "Why a notebook that says so would not run on Colab after its one installation."
-    if not on_colab(nb): return []
-    keys = ["requirements", *(f"{extra}_requirements" for extra in COLAB_EXTRAS.split(","))]
-    brought = re.findall(r"^[\w-]+", "\n".join(SETTINGS["DEFAULT"][key].replace(" ", "\n") for key in keys), re.M)
-    there = COLAB_BRINGS | {IMPORTED_AS.get(name, name) for name in brought}
-    found = []
-    if not any(cell["source"] == COLAB_CELL for cell in nb["cells"]):
-        found.append("the cell for Colab is not the one of tools/pages.py")
-    for i, cell in enumerate(nb["cells"]):
-        if cell["cell_type"] != "code" or skipped(cell): continue
-        if re.search(r"[\"'](\.\./|results/|images/)", cell["source"]):
-            found.append(f"cell {i}: reads a file of the checkout, which Colab has not")
-        try: nodes = list(ast.walk(ast.parse(cell["source"])))
-        except SyntaxError: continue
-        wanted = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-        wanted += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-        missing = [name for name in wanted if name.partition(".")[0] not in there]
-        found += [f"cell {i}: imports {name}, which Colab would not have" for name in missing]
-    return found
-
-
 # --- the README ---
+
+def pictures_apart(html: str, keep) -> str:
+    "HTML whose pictures, where it brought them along, lie where `keep(kind, raw)` says."
+    return re.sub(r"(?<=src=\")data:image/(\w+);base64,([^\"]+)",
+                  lambda found: keep(found[1], b64decode(found[2])), html)
+
 
 def readme_parts() -> tuple[str, dict[str, bytes]]:
     "README.md and its pictures (by path from the root), from nbs/index.ipynb."
@@ -101,14 +64,15 @@ def readme_parts() -> tuple[str, dict[str, bytes]]:
 
     def picture(kind, raw):                                 # a stored picture becomes a file, and this its path
         name = f"nbs/images/readme/{len(pictures)+1}.{kind}"
-        pictures[name] = raw.encode() if kind == "svg" else b64decode(raw)
+        pictures[name] = raw
         return name
 
     def shown(output, alt):                                 # an output as Markdown
         data = output.get("data", {})
-        for kind in PICTURES.keys() & data.keys(): return f"![{alt}]({picture(PICTURES[kind], data[kind])})"
-        if "<img" in (html := data.get("text/html", "")):
-            return re.sub(r"data:image/(\w+);base64,([^\"]+)", lambda found: picture(*found.groups()), html)
+        for kind in PICTURES.keys() & data.keys():
+            raw = data[kind].encode() if "svg" in kind else b64decode(data[kind])
+            return f"![{alt}]({picture(PICTURES[kind], raw)})"
+        if "<img" in (html := data.get("text/html", "")): return pictures_apart(html, picture)
         if "text/markdown" in data: return data["text/markdown"].rstrip()
         text = (output.get("text") or data.get("text/plain") or "").rstrip()
         return text and f"```text\n{text}\n```"
@@ -142,54 +106,134 @@ def readme(check=False) -> bool:
 
 # --- the site ---
 
-AUTOMATIC_LINK = re.compile(r"\[`([^`]*)`\]\([^)\s]+\)")
+def definition(cell: dict) -> dict | None:
+    "An exported cell as the site shows it where the notebook has it; None for imports, and for what is not exported."
+    if directive(cell, "export") is None: return None
+    code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M).strip()
+    nodes = [node for node in ast.parse(code).body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    if not nodes: return None
+    names = [getattr(node, "name", "") or ast.unparse(node).partition("=")[0].partition(":")[0].strip()
+             for node in nodes if not isinstance(node, ast.Expr)]
+    own = all(name.startswith("_") for name in names)
+    if own or code.count("\n") > SHOWN_LINES["code"]: code = folded(code, ", ".join(names) or "Code")
+    return nbformat.v4.new_code_cell(code, id=cell.id)
 
 
-def mended_code(markdown: str) -> str:
-    "Markdown whose fenced code holds no links and no `__main__.`: nbdev puts both into the signatures it shows."
-    def mended(block): return AUTOMATIC_LINK.sub(r"\1", block[0]).replace("__main__.", "")
-    return re.sub(r"^```.*?^```", mended, markdown, flags=re.M | re.S)
+def folded(code: str, told: str) -> str:
+    "Code that Quarto folds under the words `told`."
+    return f"#| code-fold: true\n#| code-summary: {json.dumps(told, ensure_ascii=False)}\n{code}"
 
 
-def api_headings(nb) -> set[str]:
-    "Anchors of the functions and classes that nbdev shows on a page."
-    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
-    markdown = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
-    return {slug(name) for name in re.findall(r"^### (.+)", markdown, re.M)}
+def arrange(nb: dict, notebook: dict) -> None:
+    "Put definitions back where `notebook` has them, and what nbdev says of their arguments at the page's end."
+    shown = {cell.id: cell for cell in nb.cells}
+    own = {cell.id for cell in notebook.cells}
+    api = [cell for cell in nb.cells if is_api(cell)]
+    head = [cell for cell in nb.cells if cell.id not in own and not is_api(cell)]
+    body = [shown.get(cell.id) or definition(cell) for cell in notebook.cells]
+    if api: api.insert(0, nbformat.v4.new_markdown_cell("## API", id="api"))
+    nb.cells = head + [cell for cell in body if cell] + api
 
 
-def mended_prose(markdown: str, shown: dict[str, set[str]]) -> str:
-    "Markdown whose automatic links lead to what is `shown` on a page, and none from words that are also functions."
-    site = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]["site-url"]
+def is_api(cell: dict) -> bool:
+    "Whether a cell is one of those in which nbdev shows a signature."
+    return cell["cell_type"] == "code" and re.search(r"^show_doc\(", cell["source"], re.M) is not None
 
-    def mended(found):
-        code, page, anchor = found.groups()
-        if code.strip("`") in COMMON_WORDS: return code
-        there = shown.get(page, {anchor})
-        kept = next((name for name in (anchor, anchor.partition(".")[0]) if name in there), None)
-        return f"[{code}]({site}/{page}#{kept})" if kept else code
 
-    return re.sub(rf"\[(`[^`]*`)\]\({re.escape(site)}/([^)#]+)#([^)]+)\)", mended, markdown)
+def api_names(nb: dict) -> list[str]:
+    "The functions and classes whose signatures a page shows."
+    shown = [output.data["text/markdown"] for cell in nb.cells if is_api(cell) for output in cell.outputs]
+    return re.findall(r"^### (.+)", "\n".join(shown), re.M)
+
+
+def slug(heading: str) -> str:
+    "The anchor that Quarto and GitHub give a heading, or the one it states as {#name}."
+    text = heading.removesuffix("¶").strip()
+    if stated := re.search(r"\{#([\w-]+)", text): return stated[1]
+    return re.sub(r"^[^a-z]+", "", re.sub(r"[^\w\s.-]", "", text.lower()).replace(" ", "-"))
+
+
+def linked(markdown: str, places: dict[str, str]) -> str:
+    "Markdown in which names lead to the `places` that show their signatures; not within code, headings and links."
+    def link(found):
+        name = found[1].removesuffix("()")
+        place = places.get(name) or places.get(name.partition(".")[0])
+        return f"[{found[0]}]({place})" if place else found[0]
+
+    pieces = re.split(r"(^```.*?^```|^#.*?$|\[[^]]*\]\([^)]*\))", markdown, flags=re.M | re.S)
+    pieces[::2] = [re.sub(r"`([\w.]+(?:\(\))?)`", link, piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def formulas_apart(markdown: str) -> str:
+    "Markdown in which the parts of a long formula, `\\qquad` between them, stand on lines of their own."
+    def apart(found):
+        if len(found[1]) < 80 or "\\begin" in found[1]: return found[0]
+        return "\n\n".join(f"$${part.strip()}$$" for part in found[1].split("\\qquad"))
+    return re.sub(r"\$\$(.+?)\$\$", apart, markdown, flags=re.S)
+
+
+def told(cell: dict) -> str:
+    "A visible cell's source, with what Quarto is to know: whether it is folded, and a picture's caption."
+    source, drawn = cell.source, directive(cell, "fig-alt")
+    lines = len(re.sub(r"^#\|.*\n", "", source, flags=re.M).splitlines())
+    shown = [set(output.data) for output in cell.outputs if "data" in output]
+    if drawn and len(shown) == 1 and PICTURES.keys() & shown[0]:
+        caption = re.sub(r"([\\*_`$^~@#[\]])", r"\\\1", drawn[0].upper() + drawn[1:])
+        source = f"#| fig-cap: {json.dumps(caption, ensure_ascii=False)}\n{source}"
+    if directive(cell, "echo") or directive(cell, "code-fold"): return source
+    if re.search(r"^shell\(", source, re.M): return folded(source, "From a notebook")    # the command itself is shown
+    if drawn and lines > SHOWN_LINES["picture"]: return folded(source, "Code of the picture")
+    if not cell.outputs and lines > SHOWN_LINES["test"] and re.search(r"\bassert|pytest\.raises", source):
+        return folded(source, "Test")
+    return source
+
+
+def commands_apart(output: dict) -> list[dict]:
+    "An output, command lines in it (after `$`) as blocks of shell, which can be copied, and what they said below each."
+    said, *rest = re.split(r"^\$ (.+)\n", output.get("text", ""), flags=re.M)
+    if not rest: return [output]
+    made = [nbformat.v4.new_output("stream", text=said)]
+    for line, said in zip(rest[::2], rest[1::2]):
+        made.append(nbformat.v4.new_output("display_data", {"text/markdown": f"```bash\n{line}\n```"}))
+        made.append(nbformat.v4.new_output("stream", text=said))
+    return [part for part in made if part.get("text", "$").strip()]
 
 
 def finish(folder: Path) -> None:
-    "Mend the processed notebooks in `folder`: code and links as above, and links to Colab below a page's contents."
-    made = {path: nbformat.read(folder/path.relative_to(NBS), as_version=4) for path in notebooks()}
-    fronts = {path: yaml.safe_load(nb.cells[0].source.strip().strip("-")) for path, nb in made.items()}
-    shown = {fronts[path]["output-file"]: api_headings(nb) for path, nb in made.items() if path.parent == NBS}
-    for path, nb in made.items():
-        if on_colab(read(path)):
-            address = COLAB + path.relative_to(ROOT).as_posix()
-            link = {"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}
-            front = yaml.safe_dump(fronts[path] | {"other-links": [link]}, sort_keys=False, allow_unicode=True)
-            nb.cells[0].source = f"---\n{front}---\n"
+    "Give the processed notebooks in `folder` the form of the site."
+    made = {path.relative_to(NBS): nbformat.read(folder/path.relative_to(NBS), as_version=4) for path in notebooks()}
+    homes = {name: page for page, nb in made.items() for name in api_names(nb) if name not in COMMON_WORDS}
+    for page, nb in made.items():
+        def from_here(name): return posixpath.relpath(name, page.parent.as_posix())
+
+        def keep(kind, raw):
+            name = f"images/made/{sha256(raw).hexdigest()[:16]}.{kind}"
+            (folder/name).parent.mkdir(parents=True, exist_ok=True)
+            (folder/name).write_bytes(raw)
+            return from_here(name)
+
+        places = {name: ("" if home == page else from_here(home.as_posix())) + f"#{slug(name)}"
+                  for name, home in homes.items()}
+        notebook = read(NBS/page)
+        arrange(nb, notebook)
+        nb.metadata.pop("widgets", None)                    # nbdev's own, for which Quarto would fetch scripts
+        if on_colab(notebook):
+            address = COLAB + (Path("nbs")/page).as_posix()
+            front = yaml.safe_load(nb.cells[0].source.strip().strip("-"))
+            front["other-links"] = [{"text": "Open in Colab", "href": address, "icon": "box-arrow-up-right"}]
+            nb.cells[0].source = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
         for cell in nb.cells:
             cell.pop("has_sd", None)                        # nbdev's own mark, which no notebook may carry
-            if cell.cell_type == "markdown": cell.source = mended_prose(cell.source, shown)
-            for output in cell.get("outputs", []):
+            if cell.cell_type == "markdown": cell.source = formulas_apart(linked(cell.source, places))
+            if cell.cell_type != "code": continue
+            cell.outputs = [part for output in cell.outputs for part in commands_apart(output)]
+            for output in cell.outputs:
                 data = output.get("data", {})
-                if "text/markdown" in data: data["text/markdown"] = mended_code(data["text/markdown"])
-        nbformat.write(nb, folder/path.relative_to(NBS))    # in lines: Quarto reads a page's head only so
+                if is_api(cell): data["text/markdown"] = linked(data["text/markdown"], places).replace("__main__.", "")
+                if "text/html" in data: data["text/html"] = pictures_apart(data["text/html"], keep)
+            cell.source = told(cell)
+        nbformat.write(nb, folder/page)                     # in lines: Quarto reads a page's head only so
 
 
 def docs() -> bool:
@@ -202,129 +246,9 @@ def docs() -> bool:
     subprocess.run(["quarto", "render", "--no-cache"], cwd=pages, check=True)
     shutil.rmtree("_docs", ignore_errors=True)
     shutil.move(pages/"_docs", "_docs")
+    for page in Path("_docs").rglob("*.html"):
+        page.write_text(UNUSED.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     return True
-
-
-# --- a page ---
-
-class Page:
-    "A notebook as nbdev hands it to Quarto, rendered."
-
-    def __init__(self, path: Path):
-        self.path, self.nb = path, nbformat.read(path, as_version=4)
-        front, *cells = self.nb.cells
-        self.front = yaml.safe_load(front.source.strip().strip("-")) if front.cell_type == "raw" else {}
-        for cell in cells:
-            alt = directive(cell, "fig-alt")                # nbconvert takes it from outputs, Quarto from the cell
-            for output in cell.get("outputs", []) if alt else []:
-                for kind in PICTURES.keys() & output.get("data", {}).keys():
-                    output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = alt
-        body = nbformat.from_dict({**self.nb, "cells": cells})
-        self.html = HTMLExporter(template_name="basic").from_notebook_node(body)[0]
-        self.soup = BeautifulSoup(self.html, "html.parser")
-        self.links = [a["href"] for a in self.soup.select("a[href]:not(.anchor-link)")]
-        self.links += [link["href"] for link in self.front.get("other-links", [])]
-        self.images = self.soup.select("img")
-        self.pictures = [i["src"] for i in self.images if not i.get("src", "").startswith("data:")]
-        self.anchors = {tag["id"] for tag in self.soup.select("[id]")}
-        self.anchors |= {slug(heading.get_text()) for heading in self.soup.select("h1,h2,h3,h4,h5,h6")}
-
-    @property
-    def weight(self) -> int:
-        "Bytes of text, code and pictures; a picture in the page counts as the bytes it stands for."
-        inside = sum(len(found[1]) // 4 for found in re.finditer(r"base64,([^\"')]*)", self.html))
-        local = [self.path.parent/unquote(urlsplit(src).path) for src in set(self.pictures)]
-        return len(self.html.encode()) - inside + sum(p.stat().st_size for p in local if p.is_file())
-
-
-def slug(heading: str) -> str:
-    "The anchor that Quarto and GitHub give a heading, or the one it states as {#name}."
-    text = heading.removesuffix("¶").strip()
-    if stated := re.search(r"\{#([\w-]+)", text): return stated[1]
-    return re.sub(r"^[^a-z]+", "", re.sub(r"[^\w\s.-]", "", text.lower()).replace(" ", "-"))
-
-
-def prose(source: str) -> str:
-    "Markdown without code, formulas and addresses."
-    source = re.sub(r"^(```|~~~).*?^\1", "", source, flags=re.M | re.S)
-    source = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]*`", " ", source, flags=re.S)
-    return re.sub(r"\]\([^)]*\)|<[^>]+>|https?://\S+|\{#[^}]*\}", " ", source)
-
-
-def misspelt(text: str) -> list[str]:
-    "Words that this project writes otherwise."
-    found = []
-    for pattern, instead in SPELLING.items():
-        for match in re.finditer(rf"(?<![\w/.-])(?:{pattern})(?![\w/])", text, re.I):
-            if match[0] != instead: found.append(f"{match[0]!r} (write {instead})")
-    return found
-
-
-def forbidden_names(module: Path) -> list[str]:
-    "Names of a module, its functions, classes, arguments and fields that say nothing, or in another program's words."
-    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
-    names = {module.stem, *(n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))}
-    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-    names |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
-    return sorted(name for name in names if FORBIDDEN & set(name.lower().split("_")))
-
-
-def faults(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
-    "What a reader should not meet on the page `name`; `folder` holds the processed notebooks, `pages` all of them."
-    page = pages[name]
-    found = [f"no {key}" for key in ("title", "description") if not page.front.get(key)]
-    head = json.loads(page.path.read_text(encoding="utf-8"))["cells"][0]
-    if not isinstance(head["source"], list):
-        found.append("the page's head is stored as one string, which Quarto shows as text")
-    found += [f"dead link: {link}" for link in dead_links(name, pages, folder)]
-    for image in page.images:
-        if image.get("alt", "").strip() in ("", NO_ALT):
-            found.append(f"picture without alt text: {image.get('src', '')[:60]}")
-    if page.weight > MAX_WEIGHT:
-        found.append(f"too heavy: {page.weight / 1e6:.2f} MB, more than {MAX_WEIGHT / 1e6:.1f}")
-    for i, cell in enumerate(page.nb.cells):
-        for output in cell.get("outputs", []):
-            wrong = output_faults(cell, output) + page_faults(output)
-            found += [f"cell {i}: {fault}" for fault in wrong]
-        if cell.cell_type == "markdown":
-            found += [f"cell {i}: spelling, {word}" for word in misspelt(prose(cell.source))]
-            if mended_prose(cell.source, {}) != cell.source:
-                found.append(f"cell {i}: a common word is a link to a function")
-    head = f"{page.front.get('title', '')} {page.front.get('description', '')}"
-    return found + [f"spelling in the head, {word}" for word in misspelt(head)]
-
-
-def page_faults(output: dict) -> list[str]:
-    "What a page, besides, cannot show of a cell's output."
-    data = output.get("data", {})
-    markdown = data.get("text/markdown", "")
-    found = ["a raw link, or `__main__.`, within code"] if mended_code(markdown) != markdown else []
-    elsewhere = r"<(?:script|iframe|link)[^>]+(?:src|href)=[\"']?(https?:[^\"'\s>]+)"
-    sources = re.findall(elsewhere, data.get("text/html", ""))
-    return found + [f"needs {source}, so it is not self-contained" for source in sources]
-
-
-def dead_links(name: str, pages: dict[str, Page], folder: Path) -> list[str]:
-    "Links and pictures of a page that lead nowhere within this project, or to a heading that is not there."
-    website = yaml.safe_load((NBS/"nbdev.yml").read_text(encoding="utf-8"))["website"]
-    home, code = website["site-url"] + "/", f"{website['repo-url']}/blob/{website['repo-branch']}/"
-    # neural_field.html → 03_neural_field.ipynb
-    published = {(Path(n).parent/p.front.get("output-file", n)).as_posix(): n for n, p in pages.items()}
-    dead = []
-    for link in pages[name].links + pages[name].pictures:
-        if link.startswith((code, COLAB)):                  # a file of this project, on GitHub or on Colab
-            source = urlsplit(link.removeprefix(code).removeprefix(COLAB)).path
-            if not (ROOT/source).exists(): dead.append(link)
-            continue
-        where = urlsplit(link.replace(home, "/", 1) if link.startswith(home) else link)
-        if where.scheme: continue
-        base = name if not where.path else posixpath.join("/", posixpath.dirname(name), unquote(where.path))
-        path = posixpath.normpath(base).lstrip("/")
-        target = published.get(path, path)
-        if not (folder/target).is_file(): dead.append(link)
-        elif where.fragment and where.fragment not in getattr(pages.get(target), "anchors", {where.fragment}):
-            dead.append(f"{link}: no such heading")
-    return dead
 
 
 if __name__ == "__main__": sys.exit(not run_command(__doc__, readme, docs))
