@@ -38,8 +38,9 @@ from .metrics import (
     METRICS, MetricConfig, Reference, Statistics, check_pair, compare_results, extract, fidelity_digits, make_extractor,
     measure, open_images, open_reference)
 from .model import PRESETS, PixNerd, PixNerdConfig
-from .records import (
-    fingerprint, is_first, option, pick_device, provenance, read_record, source_commit, write_record, write_whole)
+from pixnerd.records import (
+    fingerprint, is_first, option, pick_device, provenance, read_record, read_text, source_commit, write_record,
+    write_whole)
 from .run_folder import latest_checkpoint, read_log, show_loss
 from .run_settings import TrainConfig, read_recipe
 from .sample_folders import Processes, draw_images, draw_samples, finish_samples, write_sheet
@@ -102,7 +103,7 @@ def _read_sampling(given:argparse.Namespace) -> tuple[SampleConfig, dict]: # rai
 def _read_labels(path:str|Path, config:PixNerdConfig) -> list[int]:
     "Labels from a file with one class a line; ids may also stand in one line. Raises `ValueError` naming the entry."
     entries = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in read_text(path).split("\n"):
         entries += line.split() if re.fullmatch(r"[\d\s]*", line) else [line.strip()]
     if not entries: raise ValueError(f"labels {path} holds no classes")
     ids = {}

@@ -108,6 +108,8 @@ def read_options(
 ) -> dict: # field -> value, of those that have one
     "The settings that were given as options."
     values = {f.name: getattr(given, f.name) for f in fields(config)}
+    for name, v in values.items():
+        if v == []: raise ValueError(f"{name} needs a value, got '--'") # which argparse takes for the end of options
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if v is not None}
 
 # %% ../nbs/16a_command.ipynb #2172cb59

@@ -6,14 +6,14 @@
 __all__ = ['TRAINING', 'DataOptions', 'OptimiserOptions', 'RunOptions', 'TrainConfig', 'read_changes', 'read_recipe']
 
 # %% ../nbs/10a_run_settings.ipynb #fa96e017
-import os
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 
 from .data import DATASETS
 from .model import PRESETS, PixNerdConfig
-from .records import option, pick_device
+from .records import full_path, option, pick_device
 
 # %% ../nbs/10a_run_settings.ipynb #05125644
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class TrainConfig(RunOptions, OptimiserOptions, DataOptions):
     "Everything that decides a training run."
     def __post_init__(self):
         def fill(name, value): object.__setattr__(self, name, value)     # the way into a frozen dataclass
-        fill("out", os.path.expanduser(os.fspath(self.out)))
+        if str(self.out).strip() and isinstance(self.out, (str, Path)): fill("out", str(full_path(self.out)))
         if not self.preset:
             usual = "scenes" if self.cond == "text" else "digits"
             fill("preset", DATASETS[self.data].preset if self.data in DATASETS else usual)
@@ -157,6 +157,8 @@ def _check_tracker(name:str) -> None:
                          f"(installed: {', '.join(there) or 'none'}), got {name!r}")
 
 # %% ../nbs/10a_run_settings.ipynb #94e3b775
+_SCALARS = (str, int, float, bool, NoneType)
+
 def read_recipe(
     path:str|Path, # a YAML file of settings
 ) -> dict: # setting -> value; raises `FileNotFoundError`, or `ValueError` naming what is wrong
@@ -164,8 +166,12 @@ def read_recipe(
     found, kinds = _read_yaml(Path(path)), {f.name: f.type for f in fields(TrainConfig)}
     for name, value in found.items():
         if name not in kinds:
-            near = get_close_matches(str(name).replace("-", "_"), kinds, 1, 0)[0]
+            near = get_close_matches(str(name)[:40].replace("-", "_"), kinds, 1, 0)[0]
             raise ValueError(f"recipe {path} has an unknown setting {name!r}: did you mean {near}?")
+        inside = value.values() if name == "model" and isinstance(value, dict) else [value]
+        for v in inside: # never print what aliases may have blown up
+            if not all(isinstance(item, _SCALARS) for item in (v if name == "model" and isinstance(v, list) else [v])):
+                raise ValueError(f"recipe {path}: {name} must be one plain value, got a {type(v).__name__}")
         if kinds[name] is float and isinstance(value, str): # YAML takes 1e-4 for text, because it has no point
             try: found[name] = float(value)
             except ValueError: raise ValueError(f"recipe {path}: {name} must be a number, got {value!r}") from None
@@ -182,7 +188,10 @@ def _read_yaml(path:Path) -> dict:
         there = ", ".join(p.name for p in sorted(path.parent.glob("*.yaml")))
         others = f"; in {path.parent} there are {there}" if there else ""
         raise FileNotFoundError(f"recipe {path} does not exist{others}")
-    try: found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if text.count("[") > 300: raise ValueError("it is nested too deeply") # PyYAML takes seconds to say so
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e: # PyYAML raises them all
         raise ValueError(f"recipe {path} is not YAML: {' '.join(str(e).split())}") from None
     if isinstance(found, dict): return found

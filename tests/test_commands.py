@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import odd_input
 import pytest
 import torch
 from PIL import Image
@@ -188,6 +189,19 @@ def test_paths_that_are_no_text_and_lines_that_break_stay_one_line(tmp_path):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr
     done = start("sample", "--prompt", "a \udcff star", cwd=tmp_path)
     assert done.returncode == 2 and "argument --prompt: must be UTF-8 text" in done.stderr
+
+
+def test_whatever_is_typed_or_stands_in_a_recipe_is_answered_by_one_line(tmp_path, monkeypatch):
+    "Some of what tests/large/test_odd_input.py tries thousands of."
+    odd_input.fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = {" ".join(words)[:300]: odd_input.hostile(words, slow=20) for words in odd_input.odd_lines(1, 200, tmp_path)}
+    assert not {words: what for words, what in found.items() if what[0] not in ("refused", "begun", "done")}
+    bomb = odd_input.nested_bomb("out", 30) # 8 ** 30 texts, were it written out
+    (tmp_path/"recipe.yaml").write_text(bomb)
+    said = odd_input.hostile(["train", "--recipe", "recipe.yaml"])
+    assert said[:2] == ("refused", "error: recipe recipe.yaml: out must be one plain value, got a list")
 
 
 # Training
