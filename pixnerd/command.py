@@ -123,9 +123,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message): raise ValueError(message)
 
 # %% ../nbs/16a_command.ipynb #8ed0562c
-def make_parser(name:str, about:str="", **settings) -> argparse.ArgumentParser:
-    "A command's parser, by its name and what it does, that shows every default."
-    return _Parser(name, description=about, formatter_class=_Help, allow_abbrev=False, **settings)
+def make_parser(
+    name:str,
+    about:str, # what the command does
+    *configs:type, # gets the options of these
+    **defaults, # other defaults than theirs
+) -> argparse.ArgumentParser:
+    "A command's parser, that shows every default."
+    parser = _Parser(name, description=about, formatter_class=_Help, allow_abbrev=False)
+    for config in configs: add_options(parser, config, **defaults)
+    return parser
 
 # %% ../nbs/16a_command.ipynb #a4d272a0
 @contextmanager

@@ -24,8 +24,8 @@ from pixnerd.samplers import SamplerSettings
 GOOD = [path.read_bytes() for path in sorted((Path(__file__).parent.parent/"recipes").glob("*.yaml"))]
 SETTINGS = {
     "train": (TrainConfig, cli._Recipe), "sample": (cli.SampleConfig, SamplerSettings, cli._Where),
-    "evaluate": (cli._EvaluateConfig, MetricConfig, cli.SampleConfig, SamplerSettings), "bench": (BenchConfig,),
-    "demo": (TrainConfig,)}
+    "evaluate": (cli._EvaluateConfig, MetricConfig, cli.SampleConfig, SamplerSettings, cli._Where), "bench": (BenchConfig, cli._Quick),
+    "demo": (TrainConfig, cli._Judged)}
 
 NUMBERS = ["0", "1", "2", "-1", "7.5", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400", "1e5", "0x10", "1_000", " 3 ", "",
            "٣", "½", "10000001", str(2 ** 31), str(2 ** 63), str(2 ** 64), "9" * 400, "9" * 5000, "one", "None", "true"]
