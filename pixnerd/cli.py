@@ -441,6 +441,8 @@ def demo_main(arguments:Sequence[str]) -> None:
     given = make_parser("pixnerd-demo", demo_main.__doc__, TrainConfig, _Judged, **asdict(DEMO)).parse_args(arguments)
     config, count = TrainConfig(**read_options(given, TrainConfig)), given.samples
     if count < 20: raise ValueError(f"samples must be at least 20, two of each class, got {count}")
+    if config.data != "digits" or config.size not in (0, 32):
+        raise ValueError("the demo's judge knows digits of 32 pixels: train on other data or sizes with pixnerd-train")
     device = pick_device(config.device)
     print(f"training the {config.preset} preset on {config.data} for {config.steps} steps (--steps 200: a shorter "
           f"look); everything goes to {config.out}", flush=True)

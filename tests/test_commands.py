@@ -139,6 +139,8 @@ MISTAKES = {
     "sample --size 0": "size must be at least 1, got 0",
     "sample --out full": "full already exists and is not an empty folder",
     "sample --out file": "file already exists",
+    "demo --data scenes": "the demo's judge knows digits of 32 pixels",
+    "demo --size 64": "the demo's judge knows digits of 32 pixels",
     "demo --samples 3": "samples must be at least 20",
     "demo --out file/demo": "file/demo",
     "demo --out ~nosuchuser": "~nosuchuser names a home folder that is not known",

@@ -16,7 +16,8 @@ now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (4 << 30),) * 2) # above what the libraries have mapped
 odd_input.fill(Path())
 os.environ["HOME"] = os.getcwd()
-for words in (["sample", "--model", "digits"], ["sample", "--prompt", "a star"]): odd_input.hostile(words) # loads what is lazy
+for line in ("sample --model digits", "sample --model scenes", "evaluate --samples digits", "evaluate --samples scenes"):
+    odd_input.hostile(line.split()) # loads what is lazy
 verdicts, slowest = Counter(), 0
 for words in odd_input.odd_lines(int(sys.argv[2]), 4000, Path()):
     what, said, seconds = odd_input.hostile(words)
