@@ -24,18 +24,23 @@ from pixnerd.samplers import SamplerSettings
 GOOD = [path.read_bytes() for path in sorted((Path(__file__).parent.parent/"recipes").glob("*.yaml"))]
 SETTINGS = {
     "train": (TrainConfig, cli._Recipe), "sample": (cli.SampleConfig, SamplerSettings, cli._Where),
-    "evaluate": (cli._EvaluateConfig, MetricConfig, cli.SampleConfig, SamplerSettings, cli._Where), "bench": (BenchConfig, cli._Quick),
+    "evaluate": (cli._EvaluateConfig, MetricConfig, cli.SampleConfig, SamplerSettings, cli._Where),
+    "bench": (BenchConfig, cli._Quick),
     "demo": (TrainConfig, cli._Judged)}
 
-NUMBERS = ["0", "1", "2", "-1", "7.5", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400", "1e5", "0x10", "1_000", " 3 ", "",
+NUMBERS = ["0", "1", "2", "-1", "7.5", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400", "1e5", "0x10", "1_000", " 3 ",
+"",
            "٣", "½", "10000001", str(2 ** 31), str(2 ** 63), str(2 ** 64), "9" * 400, "9" * 5000, "one", "None", "true"]
-TEXTS = ["", " ", "~", "~/x", "~nosuchuser", "~nosuchuser/x", ".", "..", "/", "/dev/null", "/proc/self/mem", "/nowhere/x",
+TEXTS = ["", " ", "~", "~/x", "~nosuchuser", "~nosuchuser/x", ".", "..", "/", "/dev/null", "/proc/self/mem",
+"/nowhere/x",
          "file", "file/x", "full", "a\0b", "a\nb", "a\u2028b", "a\x85b", "a\x0cb", "\x1b[31m", "\udcff", "x" * 5000,
-         "x/" * 3000, "cat", "🐱", "--", "-1", "%s%(default)s%", "{}", "0-9", "5-1", "0-99999999999999999999", "0," * 2000,
+         "x/" * 3000, "cat", "🐱", "--", "-1", "%s%(default)s%", "{}", "0-9", "5-1", "0-99999999999999999999",
+         "0," * 2000,
          "1-", "-", ",", ",,", "digits", "scenes", "stream:", "hub:", "hub:\0", "dct", "encoding=dct", "depth=1e9",
          "depth=999999999999", "patch=0", "patch=-8", "width=nan", "=", "a=b=c", "normalise=,", "class_names=x",
          "image_size=64", "euler", "cuda", "cuda:99", "mps", "cpu", "auto", "fp16", "tensorboard", "digits/16",
-         "labels.txt", "odd.txt", "binary", "deep.json", "deep.yaml", "words", "class", "text", "fid", "fid,fid", "isc,",
+         "labels.txt", "odd.txt", "binary", "deep.json", "deep.yaml", "words", "class", "text", "fid", "fid,fid",
+         "isc,",
          "inception-v3-compat", "published compiled compiled", "train,train"]
 
 
@@ -61,7 +66,8 @@ def odd_line(r: Random) -> list[str]:
         name = r.choices([f"--{name}", f"--no-{name}", f"--{name[:-1]}", f"-{name}"], [30, 3, 1, 1])[0]
         kinds = get_args(f.type) or (f.type,)
         text = str in kinds or any(str in get_args(kind) for kind in kinds)
-        values = [r.choice(TEXTS if text and r.random() < .9 else NUMBERS) for _ in range(r.choices([0, 1, 2], [1, 15, 3])[0])]
+        count = r.choices([0, 1, 2], [1, 15, 3])[0]
+        values = [r.choice(TEXTS if text and r.random() < .9 else NUMBERS) for _ in range(count)]
         if bool in kinds and r.random() < .8: values = []
         if len(values) == 1 and r.random() < .3: words.append(f"{name}={values[0]}")
         else: words += [name, *values]
@@ -70,10 +76,14 @@ def odd_line(r: Random) -> list[str]:
 
 SCALARS = ["!!bool abc", "!!timestamp abc", "!!int abc", "!!float abc", "!!null x", "!!binary '%%%'", "!!binary aGk=",
            "!!python/object:os.system [x]", "!!python/object/apply:os.system ['true']", "!!python/name:os.system ''",
-           "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!unknown x", "!<tag:x> 1", "2001-02-30", "2001-02-03", "12:30:45",
-           "0o777", "0b1", "0x" + "f" * 300, "1" * 5000, ".inf", "-.nan", "1e400", "1e-4", "yes", "No", "~", "null", "''",
-           "' '", '"\\0"', '"a\\0b"', '"\\ud800"', '"\\U00110000"', '"\\x07"', "~nosuchuser/x", "~/x", "[]", "{}", "[1, 2]",
-           "{a: {b: [c]}}", "*nothing", "&a [*a]", "&a {b: *a}", "|\n  a\n  b", ">-\n  a\n\n  b", "a: b", "- 1", "x" * 9000, "-1",
+           "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!unknown x", "!<tag:x> 1", "2001-02-30", "2001-02-03",
+           "12:30:45",
+           "0o777", "0b1", "0x" + "f" * 300, "1" * 5000, ".inf", "-.nan", "1e400", "1e-4", "yes", "No", "~", "null",
+           "''",
+           "' '", '"\\0"', '"a\\0b"', '"\\ud800"', '"\\U00110000"', '"\\x07"', "~nosuchuser/x", "~/x", "[]", "{}",
+           "[1, 2]",
+           "{a: {b: [c]}}", "*nothing", "&a [*a]", "&a {b: *a}", "|\n  a\n  b", ">-\n  a\n\n  b", "a: b", "- 1",
+           "x" * 9000, "-1",
            "0", "1", "1.5", "99999999999999999999", "digits", "cuda", "@", "`", "%", "\t1", "🐱"]
 
 
@@ -103,7 +113,8 @@ def odd_recipe(r: Random) -> bytes:
         for _ in range(r.randint(1, 6)):
             place = r.randrange(len(text) + 1)
             text[place:place + r.choice([0, 0, 1, 1, 5, 40])] = r.choice(
-                [b"", b"\0", b"\xff", b"\t", b"\n", b":", b"- ", b"[", b"{", b"&a ", b"*a", b"!!", b"---\n", b"\xef\xbb\xbf",
+                [b"", b"\0", b"\xff", b"\t", b"\n", b":", b"- ", b"[", b"{", b"&a ", b"*a", b"!!", b"---\n",
+                b"\xef\xbb\xbf",
                  bytes([r.randrange(256)])])
         return bytes(text)
     depth = r.choice([10, 500, 3000, 20000])
@@ -111,7 +122,8 @@ def odd_recipe(r: Random) -> bytes:
             b"model: " + b"{a: " * depth + b"1" + b"}" * depth, b"\0" * depth, bytes(r.randbytes(depth)), b"",
             b"%YAML 9.9\n---\nsteps: 1\n", b"---\nsteps: 1\n---\nsteps: 2\n", "steps: 1\n".encode("utf-16"),
             b"\xef\xbb\xbfsteps: 0\n", b"steps\n", b"- steps: 1\n", b"# nothing\n", b"steps: 1\nsteps: 0\n"]
-    return r.choice([*deep, bomb(r.choice([3, 9, 30])).encode(), *(nested_bomb(n, 30).encode() for n in r.sample(names, 4))])
+    bombs = [bomb(r.choice([3, 9, 30])), *(nested_bomb(name, 30) for name in r.sample(names, 4))]
+    return r.choice([*deep, *(text.encode() for text in bombs)])
 
 
 def odd_lines(seed: int, count: int, folder: Path):

@@ -202,7 +202,8 @@ def test_whatever_is_typed_or_stands_in_a_recipe_is_answered_by_one_line(tmp_pat
     odd_input.fill(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = {" ".join(words)[:300]: odd_input.hostile(words, slow=20) for words in odd_input.odd_lines(1, 200, tmp_path)}
+    lines = odd_input.odd_lines(1, 200, tmp_path)
+    found = {" ".join(words)[:300]: odd_input.hostile(words, slow=20) for words in lines}
     assert not {words: what for words, what in found.items() if what[0] not in ("refused", "begun", "done")}
     bomb = odd_input.nested_bomb("out", 30) # 8 ** 30 texts, were it written out
     (tmp_path/"recipe.yaml").write_text(bomb)

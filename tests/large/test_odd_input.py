@@ -1,4 +1,4 @@
-"Two thousand command lines and two thousand recipes that nobody means, within 4 GiB: each one line, none above a second."
+"Thousands of command lines and recipes that nobody means, within 4 GiB: each one line, none above a second."
 
 import os
 import subprocess
@@ -16,7 +16,8 @@ now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (4 << 30),) * 2) # above what the libraries have mapped
 odd_input.fill(Path())
 os.environ["HOME"] = os.getcwd()
-for line in ("sample --model digits", "sample --model scenes", "evaluate --samples digits", "evaluate --samples scenes"):
+for line in ("sample --model digits", "sample --model scenes", "evaluate --samples digits",
+             "evaluate --samples scenes"):
     odd_input.hostile(line.split()) # loads what is lazy
 verdicts, slowest = Counter(), 0
 for words in odd_input.odd_lines(int(sys.argv[2]), 4000, Path()):
