@@ -10,7 +10,7 @@ __all__ = ['DEMO', 'COMMANDS', 'train_command', 'sample_command', 'evaluate_comm
 # %% ../nbs/17_cli.ipynb #cdbbe1a0
 import argparse
 import io
-import os
+import logging
 import re
 import shlex
 import sys
@@ -38,8 +38,9 @@ from .metrics import (
     METRICS, MetricConfig, Reference, Statistics, check_pair, compare_results, extract, fidelity_digits, make_extractor,
     measure, open_images, open_reference)
 from .model import PRESETS, PixNerd, PixNerdConfig
-from .records import (
-    fingerprint, is_first, option, pick_device, provenance, read_record, source_commit, write_record, write_whole)
+from pixnerd.records import (
+    fingerprint, is_first, option, pick_device, provenance, read_record, read_text, source_commit, write_record,
+    write_whole)
 from .run_folder import latest_checkpoint, read_log, show_loss
 from .run_settings import TrainConfig, read_recipe
 from .sample_folders import Processes, draw_images, draw_samples, finish_samples, write_sheet
@@ -49,6 +50,8 @@ from .text_to_image import load_text_encoder, read_prompts
 from .training import train
 
 # %% ../nbs/17_cli.ipynb #c810ef17
+_MOST = 10 ** 7 # images
+
 @dataclass(frozen=True)
 class SampleConfig:
     "What is drawn by which model, and what is kept of it."
@@ -70,12 +73,19 @@ class SampleConfig:
     def __post_init__(self):
         for name in ("count", "total", "size", "batch"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= 10 ** 7:
-                bound = "least 1" if value < 1 else f"most {10 ** 7}"
-                raise ValueError(f"{name} must be at {bound}, got {value}")
+            if value is not None and not 1 <= value <= _MOST:
+                raise ValueError(f"{name} must be at {'least 1' if value < 1 else f'most {_MOST}'}, got {value}")
         given = [name for name in ("count", "total", "labels") if getattr(self, name) is not None]
         if len(given) > 1: raise ValueError(f"{given[0]} and {given[1]} both say how many images: give one of them")
         if not self.images and not self.npz: raise ValueError("no-images without npz would keep nothing: add --npz")
+
+    def images_of(self,
+        kinds:list, # classes or prompts
+        each:int, # images of each, where nothing is said
+    ) -> int: # in all; raises `ValueError` for too many
+        count = self.total or len(kinds) * (self.count or each)
+        if count > _MOST: raise ValueError(f"count {self.count} of {len(kinds)} is more than {_MOST} images in all")
+        return count
 
     @property
     def prompted(self) -> bool: return self.prompt is not None or self.prompts is not None
@@ -87,10 +97,11 @@ def _usual(name:str) -> str:
     if classes is None: return ""
     return f"{classes}" if classes == text else f"{classes}, or {text} with text"
 
-def _add_sampling(parser:argparse.ArgumentParser) -> None:
-    "The options that decide samples."
-    add_options(parser, SampleConfig)
+def _sampling_parser(name:str, about:str, *configs:type, **defaults) -> argparse.ArgumentParser:
+    "With the options that decide samples, and more."
+    parser = make_parser(name, about, SampleConfig, *configs, **defaults)
     add_options(parser, SamplerSettings, _usual)
+    return parser
 
 def _read_sampling(given:argparse.Namespace) -> tuple[SampleConfig, dict]: # raises `ValueError`
     "What is asked for, and the sampler settings that were given."
@@ -101,9 +112,8 @@ def _read_sampling(given:argparse.Namespace) -> tuple[SampleConfig, dict]: # rai
 # %% ../nbs/17_cli.ipynb #e578321d
 def _read_labels(path:str|Path, config:PixNerdConfig) -> list[int]:
     "Labels from a file with one class a line; ids may also stand in one line. Raises `ValueError` naming the entry."
-    entries = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
-        entries += line.split() if re.fullmatch(r"[\d\s]*", line) else [line.strip()]
+    lines = read_text(path).split("\n")
+    entries = [e for line in lines for e in (line.split() if re.fullmatch(r"[\d\s]*", line) else [line.strip()])]
     if not entries: raise ValueError(f"labels {path} holds no classes")
     ids = {}
     for number, entry in enumerate(entries, 1):
@@ -123,7 +133,7 @@ def _wanted_classes(request:SampleConfig, config:PixNerdConfig) -> list[int]:
         return _read_labels(request.labels, config)
     if request.classes is not None: classes = class_ids(request.classes, config.num_classes, config.class_names)
     else: classes = list(range(config.num_classes if request.total else min(10, config.num_classes)))
-    return list(islice(cycle(classes), request.total or len(classes) * (request.count or 10)))
+    return list(islice(cycle(classes), request.images_of(classes, 10)))
 
 # %% ../nbs/17_cli.ipynb #7d5b717d
 def _wanted_prompts(request:SampleConfig) -> list[str]:
@@ -136,8 +146,9 @@ def _wanted_prompts(request:SampleConfig) -> list[str]:
     if not prompts: raise ValueError('a text model needs to be told what to draw: give --prompt "…", or --prompts FILE')
     if not all(text.strip() for text in prompts) and is_first():
         print("an empty prompt asks for nothing in particular: its images are unconditional", file=sys.stderr)
-    if request.total: return list(islice(cycle(prompts), request.total))
-    return [text for text in prompts for _ in range(request.count or 4)]
+    count = request.images_of(prompts, 4)
+    if request.total: return list(islice(cycle(prompts), count))
+    return [text for text in prompts for _ in range(count // len(prompts))]
 
 # %% ../nbs/17_cli.ipynb #b47882f5
 @dataclass(frozen=True)
@@ -199,18 +210,15 @@ def _fill_folder(drawing:_Drawing, out:str|Path, processes:Processes) -> tuple[i
 # %% ../nbs/17_cli.ipynb #3bd70e90
 @dataclass(frozen=True)
 class _Where:
-    "Where samples go, and what draws them."
-    out:str = option("runs/samples", "folder for the results: new, or with samples of the same settings")
+    "Where results go, and what computes them."
+    out:str = option("runs/samples", "folder for the results: new, or with results of the same settings")
     device:str = option("auto", "auto, cpu, cuda or mps")
 
 # %% ../nbs/17_cli.ipynb #9db68370
 def sample_main(arguments:Sequence[str]) -> None:
     """Draw images from a trained PixNerd. To continue after an interruption, run the same command again; several
     processes share the work when it is started by torchrun or accelerate launch."""
-    parser = make_parser("pixnerd-sample", sample_main.__doc__)
-    _add_sampling(parser)
-    add_options(parser, _Where)
-    given = parser.parse_args(arguments)
+    given = _sampling_parser("pixnerd-sample", sample_main.__doc__, _Where).parse_args(arguments)
     request, sampler = _read_sampling(given)
     if not request.model: request = replace(request, model="scenes" if request.prompted else "digits")
     processes = Processes(pick_device(given.device))
@@ -224,19 +232,16 @@ def sample_main(arguments:Sequence[str]) -> None:
 @dataclass(frozen=True)
 class _EvaluateConfig:
     "What is measured against what."
-    compare:tuple[str, ...]|None = option(None, "results of earlier runs, metrics.json: print a table of them, and do "
-                                          "nothing else")
-    samples:str|None = option(None, "images to measure: a folder, or an .npz with arr_0; instead of --model")
-    reference:str|None = option(None, f"real images: a folder, an .npz with arr_0, a data set ({', '.join(DATASETS)}, "
+    compare:tuple[str, ...]|None = option(None, "metrics.json of earlier runs: print a table of them, and no more")
+    samples:str|None = option(None, "images to measure, instead of --model: a folder, an .npz with arr_0, or an .npy")
+    reference:str|None = option(None, f"real images: a folder, an .npz or .npy, a data set ({', '.join(DATASETS)}, "
                                 "hub:OWNER/NAME), or an .npz with mu and sigma for fid")
     crop:bool = option(False, "crop and shrink a reference folder's images to the samples' size, by ADM's centre crop")
     split:str = option("train", f"part of a data set: {', '.join(SPLITS)}")
     save_statistics:str|None = option(None, "also keep mean and covariance of the reference's features in this new "
                                       ".npz; may stand alone")
-    out:str = option("runs/evaluation", "folder for metrics.json, and with --model for the samples")
-    device:str = option("auto", "auto, cpu, cuda or mps")
 
-    def check(self, request:SampleConfig) -> None:
+    def check(self, request:SampleConfig, out:str) -> None:
         "Refuse what contradicts; raises `ValueError`."
         if self.samples is not None and request.model is not None:
             raise ValueError("samples and model both say what to measure: give one of them")
@@ -245,9 +250,12 @@ class _EvaluateConfig:
         for f in fields(request):
             if request.model is None and f.default is None and getattr(request, f.name) is not None:
                 raise ValueError(f"{f.name} is for drawing from a model, and none was given")
-        for path in (self.save_statistics, f"{self.out}/metrics.json"):
+        for path in (self.save_statistics, f"{out}/metrics.json"):
             if path and Path(path).exists():
                 raise ValueError(f"{path} already exists: choose another place, nothing was overwritten")
+        if Path(out).is_file(): raise ValueError(f"out {out} is a file: choose a folder")
+        if self.save_statistics and not Path(self.save_statistics).parent.is_dir():
+            raise ValueError(f"save-statistics {self.save_statistics} is in no folder: make it first")
 
 # %% ../nbs/17_cli.ipynb #a6f280b3
 def _prepare(
@@ -277,6 +285,7 @@ def _measure_folder(
 ) -> None:
     "Measure a folder or an `.npz`, write `metrics.json`, and print its numbers."
     pictures, start = open_images(samples), time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True) # fails now rather than at the end
     real = len(reference.pictures) if reference and reference.pictures else 0
     with progress(len(pictures) + real, "measure", "image") as bar:
         metrics = measure(pictures, reference, config, extractor, each=bar.update)
@@ -290,7 +299,6 @@ def _measure_folder(
         "reference": against, "settings": asdict(config), "seconds": round(time.perf_counter() - start, 2),
         "made_by": provenance(device) | {"torch_fidelity": version("torch-fidelity"), "commit": source_commit()},
     }
-    out.mkdir(parents=True, exist_ok=True)
     write_record(out/"metrics.json", record)
     for name, value in metrics.items(): print(f"  {name:28s} {value:.4g}")
     print(f"{len(pictures)} samples: {out/'metrics.json'}")
@@ -307,17 +315,14 @@ def _save_statistics(path:str, reference:Reference, config:MetricConfig, extract
 # %% ../nbs/17_cli.ipynb #5af0b906
 def evaluate_main(arguments:Sequence[str]) -> None:
     "Measure samples against real images. To continue after an interruption, run the same command again."
-    parser = make_parser("pixnerd-evaluate", evaluate_main.__doc__)
-    add_options(parser, _EvaluateConfig)
-    add_options(parser, MetricConfig)
-    _add_sampling(parser)
+    configs = _EvaluateConfig, MetricConfig, _Where
+    parser = _sampling_parser("pixnerd-evaluate", evaluate_main.__doc__, *configs, out="runs/evaluation")
     given = parser.parse_args(arguments)
-    task = _EvaluateConfig(**read_options(given, _EvaluateConfig))
+    task, config, where = (kind(**read_options(given, kind)) for kind in configs)
     if task.compare: return print(compare_results(task.compare))
     request, sampler = _read_sampling(given)
-    config = MetricConfig(**read_options(given, MetricConfig))
-    task.check(request)
-    processes, out = Processes(pick_device(task.device)), Path(task.out)
+    task.check(request, where.out)
+    processes, out = Processes(pick_device(where.device)), Path(where.out)
     drawing = _open_drawing(request, sampler, processes.device) if request.model is not None else None
     if processes.main: extractor, reference = _prepare(task, config, drawing, processes.device)
     if drawing: _fill_folder(drawing, out/"samples", processes)
@@ -343,20 +348,23 @@ def run_encoder(
 # %% ../nbs/17_cli.ipynb #261b5f50
 def _train_with_progress(config:TrainConfig) -> bool:
     "Train with a progress bar; Ctrl-C leaves a checkpoint. True where the run reached its last step."
-    checkpoint = latest_checkpoint(config.out)
+    from tqdm.contrib.logging import logging_redirect_tqdm
+    checkpoint, told = latest_checkpoint(config.out), logging.getLogger("pixnerd")
     done = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
-    loss, steps = None, train(config, run_encoder(config))
-    if done and is_first(): print(f"continuing the run at {config.out} from step {done}", flush=True)
-    with stop_politely() as asked, progress(config.steps, "train", "step", done) as bar:
-        for step in steps:
-            bar.update()
-            due = step.step % config.log_every == 0
-            if due: # reading a loss waits for the device: not every step
-                mean = step.loss.mean().item()
-                loss = mean if loss is None else .8 * loss + .2 * mean
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            if all_stop(asked, due) and step.step < config.steps: break
-        steps.close()
+    if is_first(): told.setLevel(logging.INFO)
+    with logging_redirect_tqdm([told]):
+        loss, steps = None, train(config, run_encoder(config))
+        if done and is_first(): print(f"continuing the run at {config.out} from step {done}", flush=True)
+        with stop_politely() as asked, progress(config.steps, "train", "step", done) as bar:
+            for step in steps:
+                bar.update()
+                due = step.step % config.log_every == 0
+                if due: # reading a loss waits for the device: not every step
+                    mean = step.loss.mean().item()
+                    loss = mean if loss is None else .8 * loss + .2 * mean
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                if all_stop(asked, due) and step.step < config.steps: break
+            steps.close()
     return not asked or step.step == config.steps
 
 # %% ../nbs/17_cli.ipynb #3517d504
@@ -379,10 +387,10 @@ class _Recipe:
 # %% ../nbs/17_cli.ipynb #8ef6b7ce
 def train_main(arguments:Sequence[str]) -> None:
     "Train a PixNerd. To resume, run the same command again."
-    parser, first = make_parser("pixnerd-train", train_main.__doc__), make_parser("pixnerd-train", add_help=False)
-    for p in (parser, first): add_options(p, _Recipe)
-    recipe = first.parse_known_args(arguments)[0].recipe
-    add_options(parser, TrainConfig, **(read_recipe(recipe) if recipe else {}))
+    said = [a for a in arguments if a not in ("-h", "--help")] # help shows the recipe's settings
+    recipe = make_parser("pixnerd-train", "", _Recipe).parse_known_args(said)[0].recipe
+    settings = read_recipe(recipe) if recipe else {}
+    parser = make_parser("pixnerd-train", train_main.__doc__, _Recipe, TrainConfig, **settings)
     config = TrainConfig(**read_options(parser.parse_args(arguments), TrainConfig))
     whole = _train_with_progress(config)
     if is_first(): _print_run(config, whole)
@@ -393,7 +401,7 @@ DEMO = TrainConfig(out="runs/demo", steps=1200, lr=4e-3, ema=.995, save_every=10
 
 # %% ../nbs/17_cli.ipynb #02dbd216
 def _draw_demo(config:TrainConfig, model:PixNerd, images:Tensor, device:torch.device) -> None:
-    "Three pictures: samples, noise becoming digits above its exact preview, and the loss."
+    "Three pictures: samples, noise becoming digits above the preview x̂₁, what the model takes them for, and the loss."
     out, c = Path(config.out), model.config
     write_sheet(out/"samples.png", images)
     labels = torch.arange(min(10, c.num_classes), device=device)
@@ -422,17 +430,22 @@ def _print_demo(config:TrainConfig, numbers:dict) -> None:
           f"  more       {command} --model {out} --classes 7 --out runs/sevens\n"
           f"  understand make lab   (opens nbs/03_neural_field.ipynb)")
 
+# %% ../nbs/17_cli.ipynb #7b9679ac
+@dataclass(frozen=True)
+class _Judged:
+    samples:int = option(500, "samples to draw and judge")
+
 # %% ../nbs/17_cli.ipynb #4cd4d0cc
 def demo_main(arguments:Sequence[str]) -> None:
     "Train a small PixNerd on built-in digits, draw 500 samples and judge them. Run it again to continue."
-    parser = make_parser("pixnerd-demo", demo_main.__doc__)
-    add_options(parser, TrainConfig, **asdict(DEMO))
-    parser.add_argument("--samples", type=int, default=500, metavar="INT", help="samples to draw and judge")
-    given = parser.parse_args(arguments)
+    given = make_parser("pixnerd-demo", demo_main.__doc__, TrainConfig, _Judged, **asdict(DEMO)).parse_args(arguments)
     config, count = TrainConfig(**read_options(given, TrainConfig)), given.samples
     if count < 20: raise ValueError(f"samples must be at least 20, two of each class, got {count}")
+    if config.data != "digits" or config.size not in (0, 32):
+        raise ValueError("the demo's judge knows digits of 32 pixels: train on other data or sizes with pixnerd-train")
     device = pick_device(config.device)
-    print(f"training the {config.preset} preset on {config.data}; everything goes to {config.out}")
+    print(f"training the {config.preset} preset on {config.data} for {config.steps} steps (--steps 200: a shorter "
+          f"look); everything goes to {config.out}", flush=True)
     if not _train_with_progress(config):
         print("stopped; to go on, run the same command")
         raise SystemExit(130)
@@ -452,13 +465,15 @@ def demo_main(arguments:Sequence[str]) -> None:
 # %% ../nbs/17_cli.ipynb #c61e4945
 _QUICK = {"preset": "digits", "batches": "16", "rounds": 3} # under a minute on two CPU cores
 
+@dataclass(frozen=True)
+class _Quick:
+    quick:bool = option(False, "a small model, under a minute on two CPU cores; options given beside it count")
+
 def bench_main(arguments:Sequence[str]) -> None:
     "Measure time and memory of a model against baselines, in pairs."
-    parser = make_parser("pixnerd-bench", bench_main.__doc__)
-    add_options(parser, BenchConfig, **(_QUICK if "--quick" in arguments else {}))
-    parser.add_argument("--quick", action="store_true",
-                        help="a small model, under a minute on two CPU cores; options given beside it count")
-    config, rows = BenchConfig(**read_options(parser.parse_args(arguments), BenchConfig)), []
+    quick = _QUICK if "--quick" in arguments else {}
+    given = make_parser("pixnerd-bench", bench_main.__doc__, BenchConfig, _Quick, **quick).parse_args(arguments)
+    config, rows = BenchConfig(**read_options(given, BenchConfig)), []
     with progress(config.row_count, "measure", "row") as bar:
         for row in bench(config):
             rows.append(row)

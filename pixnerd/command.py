@@ -108,6 +108,8 @@ def read_options(
 ) -> dict: # field -> value, of those that have one
     "The settings that were given as options."
     values = {f.name: getattr(given, f.name) for f in fields(config)}
+    for name, v in values.items():
+        if v == []: raise ValueError(f"{name} needs a value, got '--'") # which argparse takes for the end of options
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if v is not None}
 
 # %% ../nbs/16a_command.ipynb #2172cb59
@@ -121,9 +123,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message): raise ValueError(message)
 
 # %% ../nbs/16a_command.ipynb #8ed0562c
-def make_parser(name:str, about:str="", **settings) -> argparse.ArgumentParser:
-    "A command's parser, by its name and what it does, that shows every default."
-    return _Parser(name, description=about, formatter_class=_Help, allow_abbrev=False, **settings)
+def make_parser(
+    name:str,
+    about:str, # what the command does
+    *configs:type, # gets the options of these
+    **defaults, # other defaults than theirs
+) -> argparse.ArgumentParser:
+    "A command's parser, that shows every default."
+    parser = _Parser(name, description=about, formatter_class=_Help, allow_abbrev=False)
+    for config in configs: add_options(parser, config, **defaults)
+    return parser
 
 # %% ../nbs/16a_command.ipynb #a4d272a0
 @contextmanager

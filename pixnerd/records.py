@@ -8,10 +8,12 @@ __all__ = ['write_whole', 'write_record', 'read_text', 'read_record', 'lock_fold
            'moved_to']
 
 # %% ../nbs/00a_records.ipynb #f250650d
+import errno
 import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +43,11 @@ def write_whole(
         else: temporary.write_text(content, encoding="utf-8", newline="\n")
         temporary.chmod(mode)
         os.replace(temporary, path)
-    except (SafetensorError, RuntimeError) as e: raise OSError(f"cannot write {path}: {e}") from e
+    except (SafetensorError, RuntimeError, OSError) as e:
+        of_disk = isinstance(e, OSError)
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT) if of_disk else shutil.disk_usage(path.parent).free < 2 ** 16
+        if of_disk and not full: raise
+        raise OSError(f"cannot write {path}: {'the disk is full' if full else e}") from e
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00a_records.ipynb #f01d7c08
@@ -55,7 +61,8 @@ def read_text(
 ) -> str: # its lines end in "\n"; raises `FileNotFoundError`, or `ValueError` where it is no text
     "Read what a user wrote, or what we did."
     try: return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e: raise ValueError(f"{path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
 
 # %% ../nbs/00a_records.ipynb #9051cc30
 def read_record(path:str|Path) -> dict: # raises `FileNotFoundError`, or `ValueError` for anything but a JSON object
@@ -170,7 +177,7 @@ def full_path(
     "A path with its home folder written out."
     if not str(given).strip(): raise ValueError("a path must not be empty")
     try: return Path(given).expanduser()
-    except RuntimeError: raise ValueError(f"{given} names a home folder that is not known: give the whole path") from None
+    except RuntimeError: raise ValueError(f"{given} names a home folder that is not known: write it in full") from None
 
 # %% ../nbs/00a_records.ipynb #447ac15c
 def option(

@@ -26,7 +26,8 @@ import pixnerd
 from .image_sources import read_file
 from .model import PixNerd, PixNerdConfig
 from .patches import to_signed, to_uint8
-from .records import digest, fingerprint, is_vacant, lock_folder, read_record, write_record, write_whole
+from .records import (
+    digest, fingerprint, full_path, is_vacant, lock_folder, read_record, read_text, write_record, write_whole)
 from .samplers import SamplerSettings, make_noise, sample
 from .show import tile
 
@@ -151,7 +152,7 @@ def _check_folder(folder:Path, decided:Mapping) -> None:
 @contextmanager
 def _open_samples(out:str|Path, decided:Mapping, processes:Processes) -> Iterator[Path]:
     "A folder that fills with samples: new, or with some of the same settings; else raises `ValueError`."
-    folder = Path(out)
+    folder = full_path(out)
     images, settings, record = (folder/name for name in ("images", "settings.json", "samples.json"))
     made, lock = [], None
     try:
@@ -281,7 +282,7 @@ def finish_samples(
         if not sheet.is_file(): write_sheet(sheet, [to_signed(read_file(f, None)) for f in files[:100]], cols)
         if npz and not packed.is_file(): write_npz(packed, files, None if text else labels)
     if text: # one line a prompt, whatever it holds
-        write_whole(folder/"prompts.txt", "".join(f"{' '.join(label.splitlines())}\n" for label in labels))
+        write_whole(folder/"prompts.txt", "".join(f"{' '.join(label.split())}\n" for label in labels))
     if not (folder/"samples.json").is_file(): write_record(folder/"samples.json", record)
     if not keep and packed.is_file(): shutil.rmtree(folder/"images", ignore_errors=True)
 
@@ -289,7 +290,7 @@ def finish_samples(
 def _read_geneval(path:str|Path) -> list[dict]:
     "GenEval's prompts, with what their scorer needs; raises `FileNotFoundError`, or `ValueError` naming the line."
     found = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         try: entry = json.loads(line)
         except json.JSONDecodeError: entry = None
@@ -303,7 +304,7 @@ def _read_geneval(path:str|Path) -> list[dict]:
 def _read_dpg(folder:str|Path) -> dict[str, str]:
     "DPG's prompts by the names of their files without `.txt`; raises `ValueError` where there are none."
     files = sorted(Path(folder).glob("*.txt"))
-    found = {p.stem: p.read_text(encoding="utf-8", errors="replace").strip() for p in files}
+    found = {p.stem: read_text(p).strip() for p in files}
     if not found: raise ValueError(f"{folder} holds no .txt files of prompts")
     for name, text in found.items():
         if not text: raise ValueError(f"{Path(folder)/name}.txt is empty: expected a prompt")

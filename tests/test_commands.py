@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import odd_input
 import pytest
 import torch
 from PIL import Image
@@ -131,15 +132,21 @@ MISTAKES = {
     "sample --method magic": "method must be one of euler",
     "sample --total 0": "total must be at least 1, got 0",
     "sample --total 100000000000000000000": "total must be at most 10000000, got 100000000000000000000",
+    "sample --classes 0-9 --count 9999999": "count 9999999 of 10 is more than 10000000 images in all",
     "sample --total 5 --count 2": "count and total both say how many images",
     "sample --no-images": "no-images without npz would keep nothing",
     "sample --size 33": "size must be a multiple of 4, the patches a side, got 33",
     "sample --size 0": "size must be at least 1, got 0",
     "sample --out full": "full already exists and is not an empty folder",
     "sample --out file": "file already exists",
+    "demo --data scenes": "the demo's judge knows digits of 32 pixels",
+    "demo --size 64": "the demo's judge knows digits of 32 pixels",
     "demo --samples 3": "samples must be at least 20",
     "demo --out file/demo": "file/demo",
     "demo --out ~nosuchuser": "~nosuchuser names a home folder that is not known",
+    "evaluate --samples full --out file": "out file is a file: choose a folder",
+    "evaluate --samples full --reference digits --save-statistics no/s.npz": "save-statistics no/s.npz is in no folder",
+    "evaluate --samples=--": "samples needs a value, got '--'",
     "evaluate --samples ": "argument --samples: must not be empty",
     "evaluate --samples ~nosuchuser/s": "~nosuchuser/s names a home folder that is not known",
     "evaluate --compare ~nosuchuser/m.json": "~nosuchuser/m.json names a home folder",
@@ -188,6 +195,20 @@ def test_paths_that_are_no_text_and_lines_that_break_stay_one_line(tmp_path):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr
     done = start("sample", "--prompt", "a \udcff star", cwd=tmp_path)
     assert done.returncode == 2 and "argument --prompt: must be UTF-8 text" in done.stderr
+
+
+def test_whatever_is_typed_or_stands_in_a_recipe_is_answered_by_one_line(tmp_path, monkeypatch):
+    "Some of what tests/large/test_odd_input.py tries thousands of."
+    odd_input.fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = odd_input.odd_lines(1, 200, tmp_path)
+    found = {" ".join(words)[:300]: odd_input.hostile(words, slow=20) for words in lines}
+    assert not {words: what for words, what in found.items() if what[0] not in ("refused", "begun", "done")}
+    bomb = odd_input.nested_bomb("out", 30) # 8 ** 30 texts, were it written out
+    (tmp_path/"recipe.yaml").write_text(bomb)
+    said = odd_input.hostile(["train", "--recipe", "recipe.yaml"])
+    assert said[:2] == ("refused", "error: recipe recipe.yaml: out must be one plain value, got a list")
 
 
 # Training

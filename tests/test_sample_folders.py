@@ -1,5 +1,6 @@
 "Folders of samples: they survive a kill, are shared by processes, and refuse what does not belong; locks; text suites."
 
+import ast
 import json
 import os
 import shutil
@@ -152,11 +153,64 @@ def test_every_renamed_tensor_keeps_its_first_name_in_fingerprints():
     assert records._FIRST_NAMES == {r.now: r.before for r in _RENAMED if r.what == "tensor"}
 
 
-def test_a_folder_that_only_a_desktop_has_touched_is_taken(tmp_path):
-    model = from_pretrained("digits")
-    (tmp_path/".DS_Store").write_text("")
-    (tmp_path/"lost+found").mkdir()
-    assert list(s.draw_samples(model, [0] * 2, tmp_path, QUICK))[-1] == 2
+@pytest.mark.parametrize("name", [".DS_Store", "lost+found", ".ipynb_checkpoints", "desktop.ini", "Thumbs.db", "@eaDir",
+                                  "__MACOSX", "._images", ".config.json.4711.tmp"])
+def test_a_folder_that_only_a_system_has_touched_is_taken(name, tmp_path):
+    if "." in name[1:] or name.startswith(".D"): (tmp_path/name).write_text("")
+    else: (tmp_path/name).mkdir()
+    assert records.is_vacant(tmp_path)
+    assert list(s.draw_samples(from_pretrained("digits"), [0] * 2, tmp_path, QUICK))[-1] == 2
+    assert (tmp_path/name).exists() or name.endswith(".tmp")
+    assert not records.is_vacant(tmp_path)
+
+
+# Files of text
+
+ODD = "a\u2028b\x85c\x0cd \x1e" # ends of lines to str.splitlines, and to nobody who writes files
+
+def test_only_line_ends_end_lines(tmp_path):
+    (tmp_path/"a.jsonl").write_text("".join(json.dumps({"prompt": ODD + str(i)}, ensure_ascii=False) + "\r\n"
+                                            for i in range(3)), encoding="utf-8-sig")
+    assert [entry["prompt"] for entry in s._read_geneval(tmp_path/"a.jsonl")] == [ODD + str(i) for i in range(3)]
+    (tmp_path/"labels.txt").write_text(f"{ODD}\r\n1\n", encoding="utf-8-sig")
+    config = replace(PixNerd.from_preset("digits").config, num_classes=2, class_names=("cat", ODD.strip()))
+    assert cli._read_labels(tmp_path/"labels.txt", config) == [1, 1]
+    s.finish_samples(tmp_path, [ODD, "two\nlines\r"], {"model": "none"})
+    assert (tmp_path/"prompts.txt").read_bytes() == b"a b c d\ntwo lines\n"
+
+
+def test_what_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path/"odd.txt").write_bytes(b"3\n\xff\n")
+    for read in (s._read_geneval, lambda path: s._read_dpg(path.parent), records.read_record,
+                 lambda path: cli._read_labels(path, PixNerd.from_preset("digits").config)):
+        with pytest.raises(ValueError, match="odd.txt is .*not UTF-8 text: invalid start byte at byte 2"):
+            read(tmp_path/"odd.txt")
+
+
+@pytest.mark.parametrize("room", ["records", "tables", "sample_folders", "command", "cli"])
+def test_every_text_file_is_opened_with_its_encoding(room):
+    tree = ast.parse((ROOT/"pixnerd"/f"{room}.py").read_text(encoding="utf-8"))
+    for call in ast.walk(tree):
+        name = getattr(getattr(call, "func", None), "attr", getattr(getattr(call, "func", None), "id", ""))
+        if name in ("open", "read_text", "write_text") and not any(isinstance(a, ast.Attribute) for a in call.args):
+            given = {k.arg for k in call.keywords}
+            own = name == "open" and isinstance(call.func, ast.Attribute) # an archive's, whose members are bytes
+            ours = name == "read_text" and isinstance(call.func, ast.Name)
+            assert own or ours or "encoding" in given, ast.unparse(call)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_a_full_disk_is_called_one(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(records.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
+    def write(path): raise error
+    with pytest.raises(OSError, match="cannot write .*a.pt: the disk is full"):
+        records.write_whole(tmp_path/"a.pt", write)
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="a.pt: broken"): records.write_whole(tmp_path/"a.pt", fails)
+    assert not list(tmp_path.iterdir())
+
+
+def fails(path): raise RuntimeError("broken")
 
 
 # Locks
