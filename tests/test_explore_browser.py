@@ -1,13 +1,5 @@
 "The dashboard in Voila and in JupyterLab: every explorer appears, every control moves its picture, nothing complains."
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-from urllib.error import URLError
-from urllib.request import urlopen
-
 import pytest
 import torch
 
@@ -17,7 +9,8 @@ Error = playwright.Error
 nbformat = pytest.importorskip("nbformat", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 pytest.importorskip("voila", reason="voila is not installed (pip install -e '.[dev]')")
 from notebooks import read
-from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
+from served import serve_voila, until
+from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page  # noqa: F401  (lab and page are fixtures)
 
 from pixnerd import PixNerd
 from pixnerd.monitor import EXPLORERS, Dashboard
@@ -44,33 +37,9 @@ def room(root, tmp_path):
 
 
 @pytest.fixture
-def voila(root, room, tmp_path):
+def voila(room, tmp_path):
     "A Voila server over the dashboard, as `make app` starts it; its address."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    (tmp_path/"home").mkdir(exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
-    env |= {"HOME": str(tmp_path/"home"), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "voila", "dashboard.ipynb", "--Voila.ip=127.0.0.1", f"--port={port}",
-               "--no-browser"]
-    address, log = f"http://127.0.0.1:{port}", tmp_path/"voila.log"
-
-    def up():
-        assert server.poll() is None, log.read_text()
-        try: return urlopen(f"{address}/voila/static/", timeout=5)
-        except URLError as e: return getattr(e, "code", None)    # any answer: the page itself would start a kernel
-        except OSError: return False
-
-    with log.open("w") as out, subprocess.Popen(
-            command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
-        try:
-            until("Voila answers", up, 60)
-            yield address
-        finally:
-            server.terminate()
-            try: server.wait(20)
-            except subprocess.TimeoutExpired: server.kill()
+    with serve_voila(room, tmp_path) as address: yield address
 
 
 PRESENT = "i => !i.hidden && i.naturalWidth > 100"
@@ -85,7 +54,6 @@ class Tab:
     def read(self):
         try: return self.picture.evaluate(PIXELS)
         except Error: return None
-
 
     def row(self, name):
         label = self.page.locator(f'.widget-label:text-is("{name.replace("_", " ")}")')
