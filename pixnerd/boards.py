@@ -326,7 +326,10 @@ class Board:
         "The panel's name, image and cell at a place, given in shares of width and height; None: a click means nothing."
         return self.panel.hit(x * self.size[0] - 12, y * self.size[1] - 10)
 
-    def figure(self): return _plotly_figure(_charts(self.panel))                 # for plotly
+    @property
+    def charts(self) -> list[Chart]: return _charts(self.panel)
+
+    def figure(self): return _plotly_figure(self.charts)                         # for plotly
 
     def csv(self) -> str:
         "The numbers, comma-separated, with a head; columns may differ in length."
