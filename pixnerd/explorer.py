@@ -109,7 +109,7 @@ class _Computed:
             usual = {name: getattr(s, name) for name in ("method", "order", "guidance_scale", "time_shift")}
             if self.subject.model.config.text_width:
                 self.labels = {"classes": "prompts"}
-                usual["classes"] = "two red circles left of a blue square"
+                usual["classes"] = "a red circle left of a blue square"
         self.cache = OrderedDict()
         self.lock = threading.RLock()
         self.fresh = self.read(usual, self.Settings())                  # of an explorer that was told nothing
@@ -328,13 +328,14 @@ class View(_PictureView):
         super().__init__(explorer)
         self.quiet = False                                              # controls are being moved by us
         told = {f.name: f.metadata.get("help", "") for f in fields(explorer.Settings)}
-        options = dict(style={"description_width": "112px"}, layout={"width": "286px", "margin": "1px 6px 1px 0"})
+        options = dict(style={"description_width": "118px"}, layout={"width": "290px", "margin": "1px 6px 1px 0"})
         self.boxes = {}
         for name, c in explorer.controls(explorer.settings).items():
             label = explorer.labels.get(name, name).replace("_", " ")
             self.boxes[name] = c.widget(description=label, tooltip=told[name], **options)
-            if name in explorer.labels: self.boxes[name].layout.width = "578px"         # for prompts
+            if name in explorer.labels: self.boxes[name].layout.width = "586px"         # for prompts
             self.boxes[name].observe(self.follow, "value")
+        self.canvas.tips = {box.description: box.tooltip for box in self.boxes.values()}
         self.canvas.on_msg(self.answer)
         self.box = _arranged(self)
         if start: self.refresh()
@@ -456,10 +457,13 @@ function render({ model, el }) {
   image.tabIndex = 0;
   image.className = "pixnerd-board";
 
-  const name = handle => {                       // for screen readers: a slider's handle goes by the slider's label
-    handle.ariaLabel ??= handle.closest(".widget-inline-hbox")?.querySelector(".widget-label")?.textContent;
+  // What ipywidgets leaves out: help on menus and lines of text, and names of handles for screen readers.
+  const explain = row => {
+    const label = row.querySelector(".widget-label")?.textContent;
+    row.title = model.get("tips")[label] ?? row.title;
+    row.querySelectorAll(".noUi-handle").forEach(handle => { handle.ariaLabel = label; });
   };
-  image.onload = () => document.querySelectorAll(".noUi-handle").forEach(name);
+  image.onload = () => el.closest(".widget-vbox")?.querySelectorAll(".widget-inline-hbox").forEach(explain);
   const draw = () => {
     const old = image.src, png = model.get("png");
     image.alt = model.get("alt");
@@ -501,4 +505,5 @@ def _canvas_class(): # a widget class with `png`, `width` and `alt`
         png = traitlets.Bytes(b"").tag(sync=True)
         width = traitlets.Int(600).tag(sync=True)
         alt = traitlets.Unicode("").tag(sync=True)
+        tips = traitlets.Dict().tag(sync=True)
     return Canvas
