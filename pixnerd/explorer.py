@@ -23,7 +23,7 @@ import numpy as np
 from .boards import Board
 from .model import PixNerd
 from .probes import RunSettings, inspect_model
-from .samplers import METHODS, SamplerSettings, recommended
+from .samplers import METHODS, recommended
 from .show import PALETTE, Choice, LivePicture, Menu, Number, Slider, Span, Words, live_package, make_film
 
 # %% ../nbs/13b_explorer.ipynb #a06c2201
@@ -65,8 +65,6 @@ class LatestOnlyWorker:
         while (thread := self.thread) is not None: thread.join()
 
 # %% ../nbs/13b_explorer.ipynb #78881cbc
-_ENDS = {"steps": (1, 100), "guidance_scale": (1., 8., .25), "time_shift": (.5, 6., .25)}
-
 def run_controls(
     s:RunSettings, # what is chosen now
     *names:str, # which settings of a run; none: all
@@ -74,17 +72,15 @@ def run_controls(
 ) -> dict: # setting -> control
     "The controls of a run."
     orders = sorted({k for solver in METHODS.values() for k in solver.orders})
-    found = {"classes": Words(s.classes), "seed": Number(s.seed), "method": Menu(list(METHODS), s.method)}
-    for name in [f.name for f in fields(SamplerSettings)]:
-        value = getattr(s, name)
-        if name in found: continue
-        if name == "order": found[name] = Choice(orders, value, active=bool(METHODS[s.method].orders))
-        elif name in _ENDS:
-            low, high, *step = _ENDS[name]
-            found[name] = Slider(low, high, value, *step)
-        elif isinstance(value, bool): found[name] = Choice((False, True), value)
-        elif isinstance(value, int): found[name] = Number(value)
-        elif isinstance(value, tuple): found[name] = Span(0., 1., value)     # not `base_size`, which is None here
+    found = {
+        "classes": Words(s.classes),
+        "seed": Number(s.seed),
+        "method": Menu(list(METHODS), s.method),
+        "steps": Slider(1, 100, s.steps),
+        "order": Choice(orders, s.order, active=bool(METHODS[s.method].orders)),
+        "guidance_scale": Slider(1., 8., s.guidance_scale, .25),
+        "guidance_interval": Span(0., 1., s.guidance_interval),
+        "time_shift": Slider(.5, 6., s.time_shift, .25)}
     sliders = {name: Slider(0, max(0, end), min(getattr(s, name), max(0, end))) for name, end in ends.items()}
     return {name: found[name] for name in names or found} | sliders
 
@@ -125,9 +121,9 @@ class _Computed:
             if name not in known:
                 raise ValueError(f"{name} is no setting of {type(self).__name__}: must be one of {', '.join(known)}")
         s = replace(base or self.settings, **{name: _rounded(value) for name, value in changes.items()})
-        follow = {name: c.value for name, c in self.controls(s).items() if name in self.free and name not in changes}
-        s = replace(s, **follow)
-        for name, c in self.controls(s).items():
+        controls = self.controls(s)
+        s = replace(s, **{name: c.value for name, c in controls.items() if name in self.free and name not in changes})
+        for name, c in controls.items():
             value = getattr(s, name)
             if isinstance(c, Choice) and c.active and value not in c.values:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, c.values))}, got {value!r}")

@@ -21,7 +21,7 @@ from .explorer import Explorer, run_controls
 from .probes import (
     InspectedModel, RunSettings, carry_noise, noise_to_signal, radial_power, run_code, seam_profile)
 from .records import option
-from .samplers import Step, denoise, labelled_solvers, make_noise, seam_meter
+from .samplers import Step, denoise, labelled_solvers, make_noise
 from .show import Choice, Flipbook, Menu, lay_out, tile
 
 # %% ../nbs/13c_explorers.ipynb #00c6de0b
@@ -282,11 +282,11 @@ def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mappin
     wide = round(192 * min(1., 1.4 * s.width / s.height))
     how = subject.model.config.off_grid if s.off_grid == "as trained" else s.off_grid
     foot = f"between the pixels it knew: {how}d" if (s.height, s.width) != (side, side) else ""
-    meter, profile = {}, {}
-    for name, x in data.items():
-        several = min(x.shape[-2] // grid[0], x.shape[-1] // grid[1]) > 1               # pixels a patch
-        meter[f"{x.shape[-2]}x{x.shape[-1]}", name] = seam_meter(x, grid) if several else math.nan
-        if name != "zoomed": profile[f"{x.shape[-2]} × {x.shape[-1]}"] = seam_profile(x, grid)
+    profile, table = {}, {}
+    for name in ("trained", "painted"):
+        h, w = data[name].shape[-2:]
+        profile[f"{h} × {w}"] = places, steps = seam_profile(data[name], grid)
+        table |= {f"place_{name}": places, f"step_{name}": steps}
     place = "place in the patch; 1 is its border"
     above = [Tiles(data["trained"][:1], 192, f"as trained, {side} × {side}", **mark),
              Tiles(data["painted"][:1], wide, f"painted at {s.height} × {s.width}", foot=foot, **mark),
@@ -301,4 +301,4 @@ def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mappin
     rows = [above, below]
     others = data["painted"][1:]
     if len(others): rows.append([Tiles(others, 64, "the others", cols=13)])
-    return Board(rows, {"size": [size for size, _ in meter], "seams": list(meter.values())}, least=944)
+    return Board(rows, table, least=944)

@@ -142,9 +142,18 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
             tab.move(control, controls[control])
             if name == "Field" and control == "block": tab.row("view").locator("select").select_option("blend")
         if name == "Samplers": tab.move("most", controls["most"])
+    told = dict(page.locator(".widget-inline-hbox:visible").evaluate_all(
+        "rows => rows.map(row => [row.querySelector('.widget-label')?.textContent, row.title])"))
+    assert len(told) > 8 and all(title for label, title in told.items() if label and label != "checkpoint"), told
+    named = page.locator(".noUi-handle").evaluate_all("handles => handles.map(handle => handle.ariaLabel)")
+    assert len(named) > 20 and all(named), named                               # for screen readers
     open_tab(page, "Training")
     tab.appears("Training, before there is a run")           # says so, without alarm, and offers to start one
     assert page.get_by_role("button", name="start").locator("visible=true").count() == 1
+    page.get_by_role("button", name="start").locator("visible=true").click()
+    until("it says that it trains", lambda: page.locator(".widget-html:visible", has_text="training; stop").count(), 30)
+    page.get_by_role("button", name="stop").locator("visible=true").click()
+    until("it says where it stopped", lambda: page.locator(".widget-html:visible", has_text="stopped at step").count(), 60)
     folder = tab.row("folder").locator("input")
     folder.fill("../runs/elsewhere")
     folder.press("Enter")
@@ -182,9 +191,17 @@ def test_lab_every_explorer_appears_and_answers(lab, room, page):
 
     def copied(): return page.evaluate("() => navigator.clipboard.readText()")
     until("the code is on the clipboard", lambda: "DenoisingExplorer('digits').picture(moment=" in copied(), 30)
+    before = tab.picture.evaluate("i => i.naturalHeight")
+    for method in ("heun", "adams"):
+        page.locator("button:visible", has_text="pin").first.click()
+        tab.row("method").locator("select").select_option(method)
+    until("two are pinned above", lambda: tab.picture.evaluate("i => i.naturalHeight") > 1.4 * before, 60)
+    page.locator("button:visible", has_text="unpin").click()
+    until("they are gone", lambda: tab.picture.evaluate("i => i.naturalHeight") == before, 60)
     for kind, head in (("PNG", b"\x89PNG"), ("CSV", b"step,t,")):
         with page.expect_download() as download: page.locator("button:visible", has_text=kind).click()
-        assert download.value.suggested_filename == f"DenoisingExplorer.{kind.lower()}"
+        name = download.value.suggested_filename
+        assert name.startswith("DenoisingExplorer-digits-method-adams-moment-") and name.endswith(f".{kind.lower()}")
         assert download.value.path().read_bytes().startswith(head)
 
     source = page.locator(".jp-OutputArea-output input[type=text]:visible").first
