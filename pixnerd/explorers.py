@@ -46,12 +46,6 @@ class DenoisingExplorer(Explorer):
     def controls(self, s) -> dict: return run_controls(s, moment=s.steps)
     def align(self, pinned, s): return replace(pinned, moment=round(s.moment / s.steps * pinned.steps))
 
-    def work(self, s) -> Iterator[list[Step]]:
-        steps = []
-        for step in self.subject.run(s):
-            steps.append(step)
-            yield steps
-
     def board(self, s, data, brief=False) -> Board: return _moment_board(s, data, brief)
 
     def clicked(self, s, name, image, cell) -> dict:

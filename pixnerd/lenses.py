@@ -122,7 +122,8 @@ def _atoms_view(subject:InspectedModel, s, seen:Activations) -> tuple: # raises 
     heading = f"what switching it off changes, ±{change.abs().max():.2f}"
     if encoding in ("dct", "integer-dct"):                                       # channel: across * side + down
         places = torch.arange(len(change)).reshape(side, side).T
-        across, down, squares = places[0], places[:, 0], impact.square()
+        across, down = places[0], places[:, 0]
+        squares = impact.square()
         share = (squares[across].sum() + squares[down[1:]].sum()) / squares.sum()
         changes = Stack([Tiles(painted[across], 62, heading, [f"across {i}" for i in range(side)], cols=4),
                          Tiles(painted[down], 62, titles=[f"down {i}" for i in range(side)], cols=4,

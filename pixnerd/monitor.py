@@ -184,6 +184,7 @@ class TrainingMonitor(Explorer):
             if not self.trainer or s.folder != self.trainer.config.out: raise
             c = self.trainer.config
             if self.trainer.running: yield f"{c.out}: the training has begun, its first steps are not logged yet"
+            elif self.trainer.done: yield f"{c.out}: stopped before anything was logged; start goes on from there"
             elif not self.newest(s)[1:]: yield f"no run in {c.out} yet: start trains preset {c.preset} on {c.data}"
             else: raise
 
