@@ -122,9 +122,8 @@ class _Computed:
     def read(self, changes:Mapping, base=None):
         "Settings, checked; raises `ValueError` for an unknown name, or a value that is none of the choices."
         known = [f.name for f in fields(self.Settings)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"{name} is no setting of {type(self).__name__}: must be one of {', '.join(known)}")
+        if unknown := [name for name in changes if name not in known]:
+            raise ValueError(f"{unknown[0]} is no setting of {type(self).__name__}: must be one of {', '.join(known)}")
         s = replace(base or self.settings, **{name: _rounded(value) for name, value in changes.items()})
         controls = self.controls(s)
         s = replace(s, **{name: c.value for name, c in controls.items() if name in self.free and name not in changes})
@@ -141,7 +140,6 @@ class _Computed:
         key = replace(s, **{name: getattr(self.fresh, name) for name in self.free})
         with self.lock:
             if key not in self.cache:
-                data = None
                 for data in self.work(s): yield data, False
                 self.cache[key] = data
                 while len(self.cache) > self.keep: self.cache.popitem(last=False)
