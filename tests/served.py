@@ -63,11 +63,12 @@ def serve_lab(room: Path, tmp: Path, token: str = ""):
     "JupyterLab as `make lab` starts it, with a token known beforehand, or none."
     options = [o for o in make_options("jupyter") if not o.startswith("--LabApp.default_url")]
     return serve("jupyterlab", room, tmp, *options, "--allow-root", "--ServerApp.port_retries=0",
-                 f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={room}", "--LabApp.expose_app_in_browser=True",
-                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                 f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={room}",
+                 "--LabApp.expose_app_in_browser=True", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
                  env={"JUPYTER_CONFIG_DIR": str(tmp/"config")}, ready="/api/status")
 
 
 def serve_voila(room: Path, tmp: Path, notebook: str = "dashboard.ipynb"):
     "Voila over one notebook of `room`, as `make app` starts it."
-    return serve("voila", room, tmp, notebook, *make_options("voila"), ready="/voila/static/")   # the page starts a kernel
+    quiet = "/voila/static/"                                     # the page itself would start a kernel
+    return serve("voila", room, tmp, notebook, *make_options("voila"), ready=quiet)

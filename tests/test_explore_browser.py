@@ -151,9 +151,11 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     tab.appears("Training, before there is a run")           # says so, without alarm, and offers to start one
     assert page.get_by_role("button", name="start").locator("visible=true").count() == 1
     page.get_by_role("button", name="start").locator("visible=true").click()
-    until("it says that it trains", lambda: page.locator(".widget-html:visible", has_text="training; stop").count(), 30)
+
+    def said(words): return page.locator(".widget-html:visible", has_text=words).count()
+    until("it says that it trains", lambda: said("training; stop"), 30)
     page.get_by_role("button", name="stop").locator("visible=true").click()
-    until("it says where it stopped", lambda: page.locator(".widget-html:visible", has_text="stopped at step").count(), 60)
+    until("it says where it stopped", lambda: said("stopped at step"), 60)
     folder = tab.row("folder").locator("input")
     folder.fill("../runs/elsewhere")
     folder.press("Enter")

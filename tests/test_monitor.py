@@ -97,7 +97,7 @@ def test_the_dashboard_goes_on_with_the_run_in_its_folder(tmp_path):
     monitor.trainer.thread.join()
     assert not monitor.trainer.error and latest_checkpoint(tmp_path/"run").name == "step-000006"
     (tmp_path/"run/config.json").write_text("{")
-    assert Dashboard(TINY, runs=str(tmp_path/"run")).explorer("Training").trainer is None      # it can be looked at only
+    assert Dashboard(TINY, runs=str(tmp_path/"run")).explorer("Training").trainer is None
 
 
 def test_a_run_is_overlaid_on_another(tmp_path):
@@ -107,7 +107,8 @@ def test_a_run_is_overlaid_on_another(tmp_path):
     view.pin()
     view.set(folder=str(tmp_path/"runs/1"))
     view.worker.wait()
-    assert "role='alert'" not in view.line.value and [len(x) for x, _ in view.board.charts[-1].curves.values()] == [4, 4]
+    assert "role='alert'" not in view.line.value
+    assert [len(x) for x, _ in view.board.charts[-1].curves.values()] == [4, 4]
     assert view.board.titles[0] == f"pinned: folder {tmp_path/'runs/0'}"
     assert view.explorer.newest(view.settings) == view.explorer.stamps[view.settings.folder]   # nothing is read again
 

@@ -1,4 +1,4 @@
-"JupyterLab and Voila answer to names of this machine, and to no other that a foreign page gave their address (DNS rebinding)."
+"JupyterLab and Voila answer to names of this machine, and to no name that a foreign page points at it (DNS rebinding)."
 
 import base64
 import json
@@ -55,7 +55,8 @@ def test_voila_answers_to_this_machine_alone(room, tmp_path):
             assert ask(address, host, f"/api/kernels/{kernel}")[0] == 200, host
             assert upgrade(address, host, kernel) == 101, host
         for host in FOREIGN:
-            for path in ("/", f"/api/kernels/{kernel}", "/login"): assert ask(address, host, path)[0] == 403, (host, path)
+            for path in ("/", f"/api/kernels/{kernel}", "/login"):
+                assert ask(address, host, path)[0] == 403, (host, path)
             assert ask(address, host, f"/voila/api/shutdown/{kernel}", "POST")[0] == 403, host
             assert upgrade(address, host, kernel) == 403, host
         assert ask(address, "localhost:{port}", f"/api/kernels/{kernel}")[0] == 200           # it lives
