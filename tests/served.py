@@ -64,7 +64,8 @@ def serve_lab(room: Path, tmp: Path, token: str = ""):
     options = [o for o in make_options("jupyter") if not o.startswith("--LabApp.default_url")]
     return serve("jupyterlab", room, tmp, *options, "--allow-root", "--ServerApp.port_retries=0",
                  f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={room}",
-                 "--LabApp.expose_app_in_browser=True", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                 "--LabApp.expose_app_in_browser=True",
+                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
                  env={"JUPYTER_CONFIG_DIR": str(tmp/"config")}, ready="/api/status")
 
 
