@@ -45,8 +45,9 @@ lab: $(READY)  ## open JupyterLab on notebook 03
 	@$(BIN)/jupyter trust nbs/*.ipynb >/dev/null; \
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_neural_field.ipynb --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
+# Voila allows every Host unless told; nothing (no) leaves Jupyter's own check, so that no foreign name reaches a kernel.
 app: $(READY)  ## serve the dashboard of explorers as a page  (ARGS="--port=8866 --no-browser")
-	@$(BIN)/voila nbs/dashboard.ipynb --Voila.ip=127.0.0.1 $(ARGS)
+	@$(BIN)/voila nbs/dashboard.ipynb --Voila.ip=127.0.0.1 --Voila.tornado_settings=allow_remote_access= $(ARGS)
 
 test: $(READY)  ## export drift, every notebook, then pytest: code, docs, README and a browser
 	@status=0; \

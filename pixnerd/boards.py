@@ -41,7 +41,7 @@ def _text_width(text:str, size:float=11, bold:bool=False) -> int:
 
 # %% ../nbs/13a_boards.ipynb #b5b167e7
 class _Sheet:
-    "Paper to draw on."
+    "What panels are drawn on."
     def __init__(self, width:float, height:float):
         from PIL import ImageDraw
         self.image = Image.new("RGB", (round(width * _SCALE), round(height * _SCALE)), "white")
@@ -50,18 +50,17 @@ class _Sheet:
     def text(self, x:float, y:float, text:str, size:float=11, colour:str=INK, bold:bool=False, anchor:str="la") -> None:
         self.pen.text((x * _SCALE, y * _SCALE), text, fill=colour, font=_lettering(size * _SCALE, bold), anchor=anchor)
 
-    def frame(self, left:float, top:float, right:float, bottom:float) -> None:
-        corners = [round(v * _SCALE) for v in (left, top, right, bottom)]
-        self.pen.rectangle(corners, outline=MARK, width=2 * _SCALE)
-
     def paste(self, array:np.ndarray, left:float, top:float, width:float, height:float) -> None:
         "Lay an image down, enlarged to crisp squares; larger ones are averaged down."
         size = (max(1, round(width * _SCALE)), max(1, round(height * _SCALE)))
-        image = Image.fromarray(array).convert("RGB")
-        if image.size != size:
-            enlarged = size[0] >= image.width
-            image = image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
+        how = Image.Resampling.NEAREST if size[0] >= array.shape[1] else Image.Resampling.BOX
+        image = Image.fromarray(array).convert("RGB").resize(size, how)
         self.image.paste(image, (round(left * _SCALE), round(top * _SCALE)))
+
+class _Panel:
+    "What a board is made of; `size` is in pixels of the page."
+    charts = () # in it
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None: return None      # what lies at a place of it
 
 # %% ../nbs/13a_boards.ipynb #5250d30e
 def paint_map(
@@ -84,7 +83,7 @@ def paint_map(
 _GAP = 6 # pixels between images
 
 @dataclass(eq=False)
-class Tiles:
+class Tiles(_Panel):
     "A panel of images, every pixel a crisp square."
     images:Sequence[Tensor|np.ndarray] # as `tile` takes them, or (h, w) or (h, w, 3) uint8; all of one shape
     side:float # width of an image in pixels of the page
@@ -106,7 +105,7 @@ class Tiles:
         self.line = 15 * any(self.titles)                                        # height of its title
         self.step = self.side + _GAP, self.tall + self.line + _GAP               # from image to image
         self.top = 22 * bool(self.heading) + 15 * bool(self.across)              # where the images begin
-        self.left = max((_text_width(d, 9.5) + 6 for d in self.down), default=0)
+        self.left = max([_text_width(d, 9.5) + 6 for d in self.down], default=0)
         wide = self.left + self.cols * self.step[0] - _GAP
         wide = max(wide, _text_width(self.heading, 11.5, True), _text_width(self.foot, 10))
         rows = -(-len(self.images) // self.cols)
@@ -117,8 +116,7 @@ class Tiles:
         row, col = divmod(i, self.cols)
         return self.left + col * self.step[0], self.top + row * self.step[1] + self.line
 
-    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
-        "Its name, and which image and cell lie at a place of the panel."
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None: # its name, image and cell
         for i in range(len(self.images) if self.name else 0):
             left, top = self.place(i)
             across = (x - left) / self.side
@@ -144,7 +142,8 @@ def _draw_tiles(tiles:Tiles, sheet:_Sheet, left:float, top:float) -> None:
         row, col = divmod(cell, tiles.cells[1])
         rows, cols = extent or (1, 1)
         a, b = left + x + col * wide, top + y + row * tall
-        sheet.frame(a - 1, b - 1, a + cols * wide, b + rows * tall)
+        corners = [round(v * _SCALE) for v in (a - 1, b - 1, a + cols * wide, b + rows * tall)]
+        sheet.pen.rectangle(corners, outline=MARK, width=2 * _SCALE)
     sheet.text(left, top + tiles.size[1] - 13, tiles.foot, 10, FAINT)
     step = wide, tall                                                            # labels of one image's cells
     if len(tiles.images) > 1:                                                    # or of the images
@@ -157,7 +156,7 @@ def _draw_tiles(tiles:Tiles, sheet:_Sheet, left:float, top:float) -> None:
 
 # %% ../nbs/13a_boards.ipynb #7a1be845
 @dataclass(eq=False)
-class Note:
+class Note(_Panel):
     "A panel of one line of text."
     text:str
     text_size:float = 12 # pixels on the page
@@ -165,7 +164,6 @@ class Note:
     bold:bool = False
 
     def __post_init__(self): self.size = (_text_width(self.text, self.text_size, self.bold), 2 * self.text_size)
-    def hit(self, x:float, y:float) -> None: return None
 
     def draw(self, sheet:_Sheet, left:float, top:float) -> None:
         sheet.text(left, top, self.text, self.text_size, self.colour, self.bold)
@@ -173,15 +171,14 @@ class Note:
 # %% ../nbs/13a_boards.ipynb #d5edace8
 def _finite_points(x:Sequence, y:Sequence, log:str) -> tuple[np.ndarray, np.ndarray]:
     "Those points that can be drawn: finite, and positive on a logarithmic axis."
-    x, y = (np.asarray(v.cpu() if isinstance(v, Tensor) else v, dtype=float) for v in (x, y))
-    good = np.isfinite(x) & np.isfinite(y)
-    for axis, values in zip("xy", (x, y)):
-        if axis in log: good &= values > 0
-    return x[good], y[good]
+    points = np.array([np.asarray(v.cpu() if isinstance(v, Tensor) else v, dtype=float) for v in (x, y)])
+    good = np.isfinite(points).all(0)
+    for axis, values in zip("xy", points): good &= (axis not in log) | (values > 0)
+    return tuple(points[:, good])
 
 # %% ../nbs/13a_boards.ipynb #d93a3e70
 @dataclass(eq=False)
-class Chart:
+class Chart(_Panel):
     "A panel of named curves."
     curves:Mapping[str, tuple] # name -> (x, y); what is not finite, or not positive on a logarithmic axis, is left out
     heading:str = ""
@@ -196,7 +193,8 @@ class Chart:
         self.curves = {name: _finite_points(x, y, self.log) for name, (x, y) in self.curves.items()}
         self.colours = dict(zip(self.curves, cycle(PALETTE))) | self.colours
 
-    def hit(self, x:float, y:float) -> None: return None
+    @property
+    def charts(self) -> list: return [self]
 
     def draw(self, sheet:_Sheet, left:float, top:float) -> None:
         sheet.text(left, top, self.heading, 11.5, bold=True)
@@ -250,7 +248,7 @@ def _draw_chart(chart:Chart, width:float, height:float) -> Image.Image:
 
 # %% ../nbs/13a_boards.ipynb #eb00065c
 @dataclass(eq=False)
-class Stack:
+class Stack(_Panel):
     "Panels one below the other, as one panel."
     panels:Sequence # `Tiles`, `Chart`, `Row`, from the top
     gap:float = 14 # pixels between
@@ -262,6 +260,9 @@ class Stack:
         self.placed = [(p, *((0, start) if along else (start, 0))) for p, start in zip(self.panels, starts)]
         most = max(p.size[across] for p in self.panels)
         self.size = (most, end - self.gap) if along else (end - self.gap, most)
+
+    @property
+    def charts(self) -> list[Chart]: return [chart for panel in self.panels for chart in panel.charts]
 
     def draw(self, sheet:_Sheet, left:float, top:float) -> None:
         for panel, x, y in self.placed: panel.draw(sheet, left + x, top + y)
@@ -277,11 +278,6 @@ class Row(Stack):
     _along = 0
 
 # %% ../nbs/13a_boards.ipynb #5424a6c8
-def _charts(panel) -> list[Chart]:
-    "The charts in a panel, however deep."
-    if isinstance(panel, Chart): return [panel]
-    return [chart for part in getattr(panel, "panels", ()) for chart in _charts(part)]
-
 def _plotly_figure(charts:Sequence[Chart]): # a plotly figure; raises `ValueError` where there are no curves
     "Charts, to zoom and to read."
     objects, subplots = live_package("plotly.graph_objects"), live_package("plotly.subplots")
@@ -290,9 +286,8 @@ def _plotly_figure(charts:Sequence[Chart]): # a plotly figure; raises `ValueErro
     for col, chart in enumerate(charts, 1):
         for name, (x, y) in chart.curves.items():
             figure.add_trace(objects.Scatter(x=x, y=y, name=name, line={"color": chart.colours[name]}), 1, col)
-        scale = {a: "log" if a in chart.log else "linear" for a in "xy"}
-        figure.update_xaxes(title_text=chart.xlabel, type=scale["x"], row=1, col=col)
-        figure.update_yaxes(type=scale["y"], row=1, col=col)
+        x, y = ("log" if a in chart.log else "linear" for a in "xy")
+        figure.update_xaxes(title_text=chart.xlabel, type=x, row=1, col=col).update_yaxes(type=y, row=1, col=col)
     return figure.update_layout(template="plotly_white", width=max(520, 400 * len(charts)), height=380)
 
 # %% ../nbs/13a_boards.ipynb #19da44a4
@@ -322,19 +317,20 @@ class Board:
     def still(self) -> bytes: return encode_png(few_colours(self.image.reduce(_SCALE)), optimize=True)    # is stored
     def save(self, path:str|Path) -> None: Path(path).write_bytes(self.png())
 
-    def hit(self, x:float, y:float) -> tuple[str, int, int]|None:
-        "The panel's name, image and cell at a place, given in shares of width and height; None: a click means nothing."
-        return self.panel.hit(x * self.size[0] - 12, y * self.size[1] - 10)
+    @property
+    def charts(self) -> list[Chart]: return self.panel.charts
 
-    def figure(self): return _plotly_figure(_charts(self.panel))                 # for plotly
+    def figure(self): return _plotly_figure(self.charts)                         # for plotly
+
+    def hit(self, x:float, y:float) -> tuple[str, int, int]|None: # name of a panel, image, cell; None: no click
+        "What lies at a place, given in shares of width and height."
+        return self.panel.hit(x * self.size[0] - 12, y * self.size[1] - 10)
 
     def csv(self) -> str:
         "The numbers, comma-separated, with a head; columns may differ in length."
         out = io.StringIO()
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(self.table)
         columns = [[v.item() if hasattr(v, "item") else v for v in column] for column in self.table.values()]
-        rows.writerows(zip_longest(*columns, fillvalue=""))
+        csv.writer(out, lineterminator="\n").writerows([self.table, *zip_longest(*columns, fillvalue="")])
         return out.getvalue()
 
     def _repr_png_(self) -> bytes: return self.still()

@@ -130,7 +130,8 @@ class EncodingLab(Explorer):
         most = max(float((f - target[0]).abs().max()) for f in fits)
         images = [Tiles([target], 160, f"to paint: {s.target}"),
                   *[Tiles([f], 160, f"{name}, step {shown}") for name, f in zip(labels, fits)],
-                  *[Tiles([paint_map(f - target[0], high=most)], 160, f"error, ±{most:.2f}") for f in fits]]
+                  *[Tiles([paint_map(f - target[0], high=most)], 160, f"error of {name}, ±{most:.2f}")
+                    for name, f in zip(labels, fits)]]
         colours = dict(zip(labels, PALETTE)) | {"target": "#000000"}             # the same in both charts
         steps = range(len(data.losses[0]))
         losses = Chart({name: (steps, l) for name, l in zip(labels, data.losses)}, "squared error", "step", log="y",

@@ -9,6 +9,7 @@ __all__ = ['DenoisingExplorer', 'SamplerLab', 'ResolutionLab']
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .explorer import Explorer, run_controls
 from .probes import (
     InspectedModel, RunSettings, carry_noise, noise_to_signal, radial_power, run_code, seam_profile)
 from .records import option
-from .samplers import Step, denoise, labelled_solvers, make_noise, seam_meter
+from .samplers import Step, denoise, labelled_solvers, make_noise
 from .show import Choice, Flipbook, Menu, lay_out, tile
 
 # %% ../nbs/13c_explorers.ipynb #00c6de0b
@@ -44,12 +45,6 @@ class DenoisingExplorer(Explorer):
 
     def controls(self, s) -> dict: return run_controls(s, moment=s.steps)
     def align(self, pinned, s): return replace(pinned, moment=round(s.moment / s.steps * pinned.steps))
-
-    def work(self, s) -> Iterator[list[Step]]:
-        steps = []
-        for step in self.subject.run(s):
-            steps.append(step)
-            yield steps
 
     def board(self, s, data, brief=False) -> Board: return _moment_board(s, data, brief)
 
@@ -121,8 +116,6 @@ class _Plan:
     rows:dict # what a row is called -> what it changes
     cols:dict # what a column is called -> what it changes
 
-    def chosen(self, s:_LabSettings) -> int: return min(s.chosen, len(self.rows) * len(self.cols) - 1)
-
 def _plan(s:_LabSettings) -> _Plan:
     "Solvers at doubling numbers of steps against 400; or guidance scales and beginnings of the interval against none."
     adams = replace(s, method="adams", order=2)
@@ -131,7 +124,7 @@ def _plan(s:_LabSettings) -> _Plan:
         rows = {name: {"method": solver.method, "order": solver.order} for name, solver in solvers}
         counts = [2 ** k for k in range(1, int(math.log2(s.most)) + 1)]
         cols = {f"{n} steps": {"steps": n} for n in counts}
-        return _Plan("400 steps", replace(adams, steps=400), s, rows, cols)
+        return _Plan("400 steps of Adams 2", replace(adams, steps=400), s, rows, cols)
     base = replace(adams, steps=12)
     rows = {f"t > {low:g}": {"guidance_interval": (low, 1.)} for low in (0., .1, .2, .3, .5)}
     cols = {f"scale {scale:g}": {"guidance_scale": scale} for scale in (1.5, 2., 3., 4., 6., 8.)}
@@ -161,9 +154,9 @@ class _Comparison:
     reference:Tensor # (B, C, H, W)
     runs:dict = field(default_factory=dict) # (row, column) -> (B, C, H, W)
 
-    def distance(self, row:int, col:int) -> float:
+    def distance(self, *place:int) -> float:
         "Root mean square over pixels; NaN where there is no run yet."
-        return _rms(self.runs[row, col] - self.reference) if (row, col) in self.runs else math.nan
+        return _rms(self.runs[place] - self.reference) if place in self.runs else math.nan
 
 def _compare(subject:InspectedModel, plan:_Plan) -> Iterator[str|_Comparison]: # what is going on, and what there is
     for step in subject.run(plan.reference):
@@ -179,10 +172,11 @@ def _compare(subject:InspectedModel, plan:_Plan) -> Iterator[str|_Comparison]: #
 # %% ../nbs/13c_explorers.ipynb #4c2e1849
 def _lab_board(s:_LabSettings, plan:_Plan, found:_Comparison) -> Board:
     "Distances, all images (grey where there is none yet), and the chosen one large."
-    places = [(row, col) for row in range(len(plan.rows)) for col in range(len(plan.cols))]
-    chosen = plan.chosen(s)
+    places = list(product(range(len(plan.rows)), range(len(plan.cols))))
+    chosen = min(s.chosen, len(places) - 1)
     distances = [found.distance(*place) for place in places]
-    panel, table = (_solver_chart if s.view == "solvers" else _guidance_map)(plan, distances, chosen)
+    if s.view == "solvers": panel, table = _solver_chart(plan, distances)
+    else: panel, table = _guidance_map(plan, distances, chosen)
     row, col = places[chosen]
     image = found.runs.get((row, col), found.reference)
     gap = image - found.reference
@@ -196,15 +190,15 @@ def _lab_board(s:_LabSettings, plan:_Plan, found:_Comparison) -> Board:
     return Board([[Stack([panel, large]), sheet]], table, least=900)
 
 # %% ../nbs/13c_explorers.ipynb #7aa48478
-def _solver_chart(plan:_Plan, distances:Sequence[float], chosen:int) -> tuple[Chart, dict]:
+def _solver_chart(plan:_Plan, distances:Sequence[float]) -> tuple[Chart, dict]:
     "Distance against evaluations, a curve for each solver."
     curves, count = {}, len(plan.cols)
     for i, (name, changes) in enumerate(plan.rows.items()):
         evaluations = [replace(plan.base, **changed, **changes).evaluations for changed in plan.cols.values()]
         curves[name] = evaluations, distances[i * count:(i + 1) * count]
     twice = ", each with and without the class" if plan.base.guidance_scale != 1 else ""
-    chart = Chart(curves, "distance to 400 steps", f"evaluations of the velocity{twice}", log="xy", size=(430, 270),
-                  dots=True)
+    chart = Chart(curves, f"rms distance to {plan.against}", f"evaluations of the velocity{twice}", log="xy",
+                  size=(430, 270), dots=True)
     steps = [changed["steps"] for changed in plan.cols.values()]
     return chart, {"solver": np.repeat(list(curves), count), "steps": steps * len(curves), "distance": distances}
 
@@ -212,10 +206,10 @@ def _guidance_map(plan:_Plan, distances:Sequence[float], chosen:int) -> tuple[Ti
     "How far guidance moved the image."
     moved = torch.tensor(distances).reshape(len(plan.rows), len(plan.cols))
     scales = [changed["guidance_scale"] for changed in plan.cols.values()]
-    heat = Tiles([paint_map(moved, symmetric=False, low=0)], 300, "how far guidance moved the image",
+    heat = Tiles([paint_map(moved, symmetric=False, low=0)], 300, "how far guidance moved the image, rms",
                  across=[f"{scale:g}" for scale in scales], down=plan.rows, cells=moved.shape, name="map",
-                 marked=[(0, chosen)],
-                 foot=f"dark: not at all; yellow: {moved.nan_to_num(0.).max():.2f}. Across: guidance scale")
+                 foot=f"dark: 0; yellow: {moved.nan_to_num(0.).max():.2f}. Across: scale; down: where guidance begins",
+                 marked=[(0, chosen)])
     lows = [changes["guidance_interval"][0] for changes in plan.rows.values()]
     return heat, {"scale": scales * len(lows), "from": np.repeat(lows, len(scales)), "moved": distances}
 
@@ -232,7 +226,7 @@ class _ResolutionSettings(RunSettings):
 class ResolutionLab(Explorer):
     "The same noise at any size, its seams, and a zoom that paints again instead of enlarging."
     Settings, free, keep, walks = _ResolutionSettings, ("patch",), 12, "patch"
-    help = "click a place to zoom there, or use the arrow keys; off grid: what is painted between trained pixels"
+    help = "click a place to zoom there, or use the arrow keys; where you see streaks, set off grid to interpolate"
 
     def controls(self, s) -> dict:
         side, (rows, cols) = self.subject.shape[1], self.subject.grid
@@ -282,15 +276,15 @@ def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mappin
     wide = round(192 * min(1., 1.4 * s.width / s.height))
     how = subject.model.config.off_grid if s.off_grid == "as trained" else s.off_grid
     foot = f"between the pixels it knew: {how}d" if (s.height, s.width) != (side, side) else ""
-    meter, profile = {}, {}
-    for name, x in data.items():
-        several = min(x.shape[-2] // grid[0], x.shape[-1] // grid[1]) > 1               # pixels a patch
-        meter[f"{x.shape[-2]}x{x.shape[-1]}", name] = seam = seam_meter(x, grid) if several else math.nan
-        if name != "zoomed": profile[f"{x.shape[-2]} × {x.shape[-1]}, seams {seam:.2f}"] = seam_profile(x, grid)
+    profile, table = {}, {}
+    for name in ("trained", "painted"):
+        h, w = data[name].shape[-2:]
+        profile[f"{h} × {w}"] = places, steps = seam_profile(data[name], grid)
+        table |= {f"place_{name}": places, f"step_{name}": steps}
     place = "place in the patch; 1 is its border"
     above = [Tiles(data["trained"][:1], 192, f"as trained, {side} × {side}", **mark),
              Tiles(data["painted"][:1], wide, f"painted at {s.height} × {s.width}", foot=foot, **mark),
-             Chart(profile, "steps by place in the patch", place, size=(440, 206), dots=True)]
+             Chart(profile, "steps between pixels, over their mean", place, size=(440, 206), dots=True)]
     plain, again = (_window(data[name], corner, grid) for name in ("trained", "zoomed"))
     smooth = F.interpolate(plain, again.shape[-2:], mode="bicubic", align_corners=False)
     spectra = {"enlarged": radial_power(smooth), "painted again": radial_power(again)}
@@ -301,4 +295,4 @@ def _resolution_board(subject:InspectedModel, s:_ResolutionSettings, data:Mappin
     rows = [above, below]
     others = data["painted"][1:]
     if len(others): rows.append([Tiles(others, 64, "the others", cols=13)])
-    return Board(rows, {"size": [size for size, _ in meter], "seams": list(meter.values())}, least=944)
+    return Board(rows, table, least=944)

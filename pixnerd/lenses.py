@@ -31,24 +31,21 @@ FIELD_VIEWS:dict[str, Callable] = {} # name -> `view(subject, settings, activati
 def _weights_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     "What the token wrote."
     block = subject.model.decoder.blocks[s.block]
-    numbers = block.weight_generator(seen.tokens[s.image, s.patch])
-    raw = split_weights(numbers, block.width, ())
-    w1, w2 = split_weights(numbers, block.width, block.normalise)
+    written = block.weight_generator(seen.tokens[s.image])                       # (N, both matrices)
+    w1, w2 = split_weights(written[s.patch], block.width, block.normalise)
     order = w1.abs().argmax(0).argsort()
     heading = f"W1: {w1.shape[0]} channels × {w1.shape[1]} units, ±{w1.abs().max():.2f}"
     maps = Row([Tiles([paint_map(w1[:, order])], 270, heading),
                 Tiles([paint_map(w2[order].T)], 270, f"W2, transposed, ±{w2.abs().max():.2f}")])
-    loud = [w.norm(dim=0).sort(descending=True).values for w in raw]
-    curves = {name: (range(len(n)), n) for name, n in zip(("columns of W1", "columns of W2"), loud)}
-    lengths = Chart(curves, "lengths before normalisation", "column, longest first", size=(270, 190))
-    every = block.weight_generator(seen.tokens[s.image]).chunk(2, -1)
-    sizes = torch.stack([w.norm(dim=-1) for w in every]).reshape(2, *subject.grid)
-    where = []
-    for name, m in zip(("W1 of all", "W2 of all"), sizes):
-        where.append(Tiles([paint_map(m, symmetric=False)], 118, name, foot=f"{m.min():.0f} to {m.max():.0f}",
-                           cells=subject.grid, marked=[(0, s.patch)]))
-    panel = Stack([maps, Row([lengths, Row(where)], gap=22)])
-    return panel, {"W1_column": loud[0].tolist(), "W2_column": loud[1].tolist()}
+    raw = split_weights(written[s.patch], block.width, ())
+    loud = {f"columns of W{i}": w.norm(dim=0).sort(descending=True).values for i, w in enumerate(raw, 1)}
+    curves = {name: (range(len(n)), n) for name, n in loud.items()}
+    panels = [Chart(curves, "lengths before normalisation", "column, longest first", size=(270, 190))]
+    for i, half in enumerate(written.chunk(2, -1), 1):
+        sizes = half.norm(dim=-1).reshape(subject.grid)
+        panels.append(Tiles([paint_map(sizes, symmetric=False)], 118, f"length of W{i}", cells=subject.grid,
+                            marked=[(0, s.patch)], foot=f"{sizes.min():.0f} to {sizes.max():.0f}, by patch"))
+    return Stack([maps, Row(panels)]), {name.replace(" ", "_"): n.tolist() for name, n in loud.items()}
 
 FIELD_VIEWS["weights"] = _weights_view
 
@@ -66,18 +63,28 @@ class _FieldSettings(RunSettings):
     moment:int = option(8, "step, 0 to `steps` - 1")
 
 # %% ../nbs/13d_lenses.ipynb #385c1bd7
-class FieldLens(Explorer):
+class _Lens(Explorer):
+    "What both lenses do alike."
+    plays, keep = "moment", 4
+
+    def before(self, s) -> str: return run_code(self.subject, s)
+
+    def controls(self, s) -> dict:
+        tokens, c = math.prod(self.subject.grid), self.subject.model.config
+        images, blocks = self.subject.count(s.classes), c.field_depth if isinstance(self, FieldLens) else c.depth
+        ends = {"image": images, "patch": tokens, "token": tokens, "block": blocks, "donor_image": images,
+                "donor_patch": tokens, "moment": s.steps}
+        own = {name: end - 1 for name, end in ends.items() if name in self.free}
+        return run_controls(s, "classes", "seed", "steps", "guidance_scale", **own)
+
+class FieldLens(_Lens):
     "Open the network that a token generated: its weights, encoding, sizes, kin, and exchange with another's."
-    Settings, plays, walks, keep = _FieldSettings, "moment", "patch", 4
+    Settings, walks = _FieldSettings, "patch"
     free = ("view", "image", "patch", "block", "donor_image", "donor_patch", "blend", "moment")
     help = "click a patch, or use the arrow keys on the picture; in the view blend, click an image for the donor"
 
     def controls(self, s) -> dict:
-        image, patch = self.subject.count(s.classes) - 1, math.prod(self.subject.grid) - 1
-        block = self.subject.model.config.field_depth - 1
-        run = run_controls(s, "classes", "seed", "steps", "guidance_scale", image=image, patch=patch, block=block,
-                           donor_image=image, donor_patch=patch, moment=s.steps - 1)
-        return {"view": Menu(tuple(FIELD_VIEWS), s.view), **run, "blend": Slider(0., 1., s.blend, .05)}
+        return {"view": Menu(tuple(FIELD_VIEWS), s.view), **super().controls(s), "blend": Slider(0., 1., s.blend, .05)}
 
     def work(self, s) -> Iterator[list[Activations]]:
         if not isinstance(self.subject.model.decoder, NeuralField):
@@ -89,11 +96,8 @@ class FieldLens(Explorer):
         subject = self.subject
         seen = data[min(s.moment, len(data) - 1)]
         step = seen.step
-        count = len(seen.step.x)
-        if s.image >= count or s.donor_image >= count:
-            raise ValueError(f"image and donor_image must be 0 to {count - 1}, got {s.image} and {s.donor_image}")
-        side, cols = (160, 2) if count <= 2 else (64, 5)
-        options = dict(cols=min(cols, count), cells=subject.grid, name="patch", marked=[(s.image, s.patch)])
+        side, cols = (160, 2) if len(step.x) <= 2 else (64, 5)
+        options = dict(cols=min(cols, len(step.x)), cells=subject.grid, name="patch", marked=[(s.image, s.patch)])
         images = [Tiles(step.preview, side, f"previews at t = {step.t:.2f}", **options)]
         if s.view == "weights": images.append(Tiles(step.x, side, "states", **options))
         else:
@@ -101,8 +105,6 @@ class FieldLens(Explorer):
             images.append(Tiles([patch], 160, f"image {s.image}, patch {s.patch}"))
         panel, table = FIELD_VIEWS[s.view](subject, s, seen)
         return Board([[Stack(images), panel]], table, least=944)
-
-    def before(self, s) -> str: return run_code(self.subject, s)
 
     def clicked(self, s, name, image, cell) -> dict:
         return {"donor_image": image, "donor_patch": cell} if name == "donor" else {"image": image, "patch": cell}
@@ -114,20 +116,25 @@ def _atoms_view(subject:InspectedModel, s, seen:Activations) -> tuple: # raises 
     own, less = ablate_encoding(subject.model.decoder, seen.patches[s.image, s.patch], seen.tokens[s.image, s.patch])
     if not len(less): raise ValueError(f"encoding {encoding!r} has no atoms to switch off")
     change = (less - own).mean(1) * (1 - seen.step.t)                            # (channels, P, P) of the preview
-    side = math.ceil(math.sqrt(len(change)))
-    products = encoding in ("dct", "integer-dct")
-    order = torch.arange(len(change))
-    if products: order = order.reshape(side, side).T.flatten()
     impact = change.square().mean((1, 2)).sqrt()
-    grid = F.pad(impact[order], (0, side ** 2 - len(order)), value=math.nan).reshape(side, side)
-    names = [f"{i}" for i in range(side)] if products else []
-    most = float(change.abs().max())
+    side = math.ceil(math.sqrt(len(change)))
+    painted = paint_map(change)
+    heading = f"what switching it off changes, ±{change.abs().max():.2f}"
+    if encoding in ("dct", "integer-dct"):                                       # channel: across * side + down
+        places = torch.arange(len(change)).reshape(side, side).T
+        across, down = places[0], places[:, 0]
+        squares = impact.square()
+        share = (squares[across].sum() + squares[down[1:]].sum()) / squares.sum()
+        changes = Stack([Tiles(painted[across], 62, heading, [f"across {i}" for i in range(side)], cols=4),
+                         Tiles(painted[down], 62, titles=[f"down {i}" for i in range(side)], cols=4,
+                               foot=f"{share:.0%} of the squared change is theirs; the rest is of products of both")])
+        names = [f"{i}" for i in range(side)]
+    else:
+        places, names = torch.arange(len(change)), []
+        changes = Tiles([lay_out(painted, side, 2)], 312, heading, foot="in the order of the encoding's channels")
+    grid = F.pad(impact[places.flatten()], (0, side ** 2 - len(change)), value=math.nan).reshape(side, side)
     heat = Tiles([paint_map(grid, symmetric=False, low=0)], 200, "how much each atom matters", across=names, down=names,
                  cells=(side, side), foot=f"dark: nothing; yellow: {impact.max():.3f}")
-    foot = "in the order of the encoding's channels"
-    if products: foot = "frequency across grows to the right, down downwards"
-    sheet = lay_out(paint_map(change[order]), side, 2)
-    changes = Tiles([sheet], 312, f"what switching it off changes, ±{most:.2f}", foot=foot)
     return Row([changes, heat]), {"atom": range(len(impact)), "change": impact.tolist()}
 
 FIELD_VIEWS["atoms"] = _atoms_view
@@ -136,16 +143,12 @@ FIELD_VIEWS["atoms"] = _atoms_view
 @torch.inference_mode()
 def _sizes_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     "One network, many sizes; above its preview, below the velocity that leads there."
-    field = subject.model.decoder
-    patch = seen.patches[s.image, s.patch]
-    t = seen.step.t
+    field, patch = subject.model.decoder, seen.patches[s.image, s.patch]
     weights = field.write(seen.tokens[s.image, s.patch][None, None])
     sizes = (8, 16, 32, 64, 128)
-    previews, velocities = [], []
-    for n in sizes:
-        x = F.interpolate(patch[None], (n, n), mode="nearest")
-        velocities.append(field.paint(x[None], weights)[0, 0])
-        previews.append(x[0] + (1 - t) * velocities[-1])
+    states = [F.interpolate(patch[None], (n, n), mode="nearest") for n in sizes]
+    velocities = [field.paint(x[None], weights)[0, 0] for x in states]
+    previews = [x[0] + (1 - seen.step.t) * v for x, v in zip(states, velocities)]
     most = max(float(v.mean(0).abs().max()) for v in velocities)
     above = Row([Tiles([p], 108, f"{n} px") for p, n in zip(previews, sizes)], gap=8)
     below = Row([Tiles([paint_map(v.mean(0), high=most)], 108) for v in velocities], gap=8)
@@ -163,20 +166,18 @@ def _atlas_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     places, shares = principal_components(written.flatten(0, 1))
     maps = places.T.reshape(-1, len(written), *subject.grid)                     # (3, B, rows, cols)
     options = dict(name="patch", cells=subject.grid, marked=[(s.image, s.patch)] if s.image < 6 else [])
-    rows = []
-    for k, component in enumerate(maps):
-        painted = paint_map(component)[:6]
-        rows.append(Tiles(painted, 96, f"component {k + 1}: {shares[k]:.0%} of the variance", **options))
-    alike = F.cosine_similarity(written[s.image, s.patch], written, dim=-1)      # (B, N)
-    kin = Tiles(paint_map(alike[:6].unflatten(1, subject.grid), high=1.), 96, "cosine with the chosen patch",
-                foot="red: alike; blue: opposite", **options)
-    chart = Chart({"share": (range(1, min(9, len(shares) + 1)), shares[:8])}, "share of the variance", "component",
-                  size=(236, 150), dots=True)
-    images, patches = alike.shape
+    rows = [Tiles(paint_map(component[:6]), 96, f"component {k}: {share:.0%} of the variance", **options)
+            for k, (component, share) in enumerate(zip(maps, shares), 1)]
+    images, patches = written.shape[:2]
     table = {"image": [i for i in range(images) for _ in range(patches)], "patch": list(range(patches)) * images,
-             **{f"component_{k + 1}": places[:, k].tolist() for k in range(places.shape[1])},
-             "cosine": alike.flatten().tolist()}
-    return Row([Stack(rows), Stack([kin, chart])]), table
+             **{f"component_{k}": column.tolist() for k, column in enumerate(places.T, 1)}}
+    kin = []
+    for name, w in (("cosine", written), ("cosine without the mean", written - written.mean((0, 1)))):
+        alike = F.cosine_similarity(w[s.image, s.patch], w, dim=-1)              # (B, N)
+        table[name.replace(" ", "_")] = alike.flatten().tolist()
+        kin.append(Tiles(paint_map(alike[:6].unflatten(1, subject.grid), high=1.), 96, f"{name} to the chosen patch",
+                         foot=f"least {alike.min():.2f}; red: alike; blue: opposite", **options))
+    return Row([Stack(rows), Stack(kin)]), table
 
 FIELD_VIEWS["atlas"] = _atlas_view
 
@@ -190,13 +191,14 @@ def _blend_view(subject:InspectedModel, s, seen:Activations) -> tuple:
     picks = sorted({s.image, s.donor_image})
     mixes = [0., .2, .4, .6, .8, 1.]
     mixed = [previews(m) for m in mixes]
-    strip = [p[at] for at in (a, b) for p in mixed]
+    strip = [p[at] for at in (a, b) for p in mixed] + [torch.lerp(own[a], own[b], m) for m in mixes]
     options = dict(cells=subject.grid, name="donor", marked=[(picks.index(image), patch) for image, patch in (a, b)])
     before, after = (unpatchify(p, subject.grid)[picks] for p in (own, now))
     heading = "own networks: click for the donor" if len(picks) == 1 else "own networks"
     panel = Stack([Row([Tiles(before, 140, heading, **options), Tiles(after, 140, f"mixed, {s.blend:g}", **options)]),
                    Tiles(strip, 62, "the two patches as the blend grows", cols=len(mixes),
-                         across=[f"{m:g}" for m in mixes], down=[f"image {i}, patch {p}" for i, p in (a, b)])])
+                         across=[f"{m:g}" for m in mixes],
+                         down=[*(f"image {i}, patch {p}" for i, p in (a, b)), "pixels alone"])])
     return panel, {"blend": [s.blend], "change": [(now - own).square().mean().sqrt().item()]}
 
 FIELD_VIEWS["blend"] = _blend_view
@@ -209,36 +211,26 @@ class _TokenSettings(RunSettings):
     block:int = option(1, "transformer block whose heads are shown")
     moment:int = option(8, "step, 0 to `steps` - 1")
 
-class TokenLens(Explorer):
+class TokenLens(_Lens):
     "Follow a token: what it attends to by block and head, its rotary phases, its length and its turning with depth."
-    Settings, free, keep = _TokenSettings, ("image", "token", "block", "moment"), 3
-    plays, walks = "moment", "token"
+    Settings, free, walks = _TokenSettings, ("image", "token", "block", "moment"), "token"
     help = "click a patch to choose its token, a block to see its heads; arrow keys on the picture move the token"
-
-    def controls(self, s) -> dict:
-        image, token = self.subject.count(s.classes) - 1, math.prod(self.subject.grid) - 1
-        return run_controls(s, "classes", "seed", "steps", "guidance_scale", image=image, token=token,
-                            block=self.subject.model.config.depth - 1, moment=s.steps - 1)
 
     def work(self, s) -> Iterator[list[Activations]]: return record_activations(self.subject, s)
 
     @torch.inference_mode()
     def board(self, s, data, brief=False) -> Board:
         seen = data[min(s.moment, len(data) - 1)]
-        count = len(seen.step.x)
-        if s.image >= count: raise ValueError(f"image must be 0 to {count - 1}, got {s.image}")
         def chosen(g): return g[s.image:s.image + 1] if isinstance(g, Tensor) else g
         entered = [[chosen(g) for g in given] for given in seen.blocks]
         blocks = zip(self.subject.model.blocks, entered)
         looks = [attention_map(block, *given)[0, :, s.token] for block, given in blocks]
-        side, cols = (160, 1) if count == 1 else (77, 2)
+        side, cols = (160, 1) if len(seen.step.x) == 1 else (77, 2)
         images = Tiles(seen.step.preview, side, f"preview, t = {seen.step.t:.2f}", cols=cols,
                        cells=self.subject.grid, name="patch", marked=[(s.image, s.token)])
         attention, table = _attention_panels(self.subject, s, looks)
         depth = _depth_panels([given[0] for given in entered], s)
         return Board([[Stack([images, _place_panel(self.subject, s)]), attention, depth]], table, least=944)
-
-    def before(self, s) -> str: return run_code(self.subject, s)
 
     def clicked(self, s, name, image, cell) -> dict:
         return {"block": {"block": image}, "head": {"token": cell}}.get(name, {"image": image, "token": cell})
@@ -246,23 +238,25 @@ class TokenLens(Explorer):
 # %% ../nbs/13d_lenses.ipynb #9d2f7e6c
 def _attention_panels(subject:InspectedModel, s:_TokenSettings, looks:Sequence[Tensor]) -> tuple[Stack, dict]:
     "Where each head of a block looks, and the mean of every block; `looks`: (heads, patches + words) for each block."
-    grid = subject.grid
-    count = math.prod(grid)
+    count = math.prod(subject.grid)
     def fit(n): return dict(side=104, cols=4) if n <= 4 else dict(side=49, cols=8)
-    def paint(m): return paint_map(m[:count].reshape(grid), symmetric=False, low=0)
+    def paint(m): return paint_map(m[:count].reshape(subject.grid), symmetric=False, low=0)
     chosen = looks[s.block]
     means = [m.mean(0) for m in looks]
     foot = f"each on its own scale; yellow: at most {chosen[:, :count].max():.0%}"
-    if chosen.shape[1] > count: foot += f"; on words: {chosen[:, count:].sum(1).mean():.0%}"
-    heads = Tiles([paint(m) for m in chosen], heading=f"block {s.block}: where each head looks", name="head",
-                  titles=[f"head {i}" for i in range(len(chosen))], foot=foot, cells=grid,
-                  marked=[(i, s.token) for i in range(len(chosen))], **fit(len(chosen)))
-    blocks = Tiles([paint(m) for m in means], heading="mean over heads, by block: click one", name="block",
-                   titles=[f"block {i}" for i in range(len(means))], marked=[(s.block, 0)], **fit(len(means)))
+    panels = [Tiles([paint(m) for m in chosen], heading=f"block {s.block}: where each head looks", name="head",
+                    titles=[f"head {i}" for i in range(len(chosen))], foot=foot, cells=subject.grid,
+                    marked=[(i, s.token) for i in range(len(chosen))], **fit(len(chosen)))]
+    words = chosen[:, count:]
+    if words.shape[1]:
+        panels.append(Tiles([paint_map(words, symmetric=False, low=0)], 300, "attention to words, by head and place",
+                            foot=f"{words.sum(1).mean():.0%} of all attention; yellow: {words.max():.0%}"))
+    panels.append(Tiles([paint(m) for m in means], heading="mean over heads, by block: click one", name="block",
+                        titles=[f"block {i}" for i in range(len(means))], marked=[(s.block, 0)], **fit(len(means))))
     entropy = [-(m * m.clamp_min(1e-12).log()).sum(-1).mean().item() for m in looks]
-    table = {"block": range(len(looks)), "entropy": entropy}
+    table = {"block": range(len(looks)), "entropy": entropy, "on_words": [m[count:].sum().item() for m in means]}
     table |= {f"token_{j}": [float(m[j]) for m in means] for j in range(count)}
-    return Stack([heads, blocks]), table
+    return Stack(panels), table
 
 # %% ../nbs/13d_lenses.ipynb #51ccb99f
 def _place_panel(subject:InspectedModel, s:_TokenSettings) -> Tiles:

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from .boards import Board, Chart, Note, Tiles, paint_map
 from .checkpoints import SHIPPED
 from .encoding_lab import EncodingLab
-from .explorer import Explorer, View, one_line, styled_line
+from .explorer import Explorer, View, make_button, one_line, styled_line
 from .explorers import DenoisingExplorer, ResolutionLab, SamplerLab
 from .lenses import FieldLens, TokenLens
 from .model import PixNerd
@@ -84,10 +84,8 @@ class _RunState:
 
 def _drawn(folder:Path) -> Path|None: return max((folder/"samples").glob("step-*.png"), default=None)
 
-def _files(folder:Path) -> list[Path]:
-    "The files that say how a run stands, and its newest samples."
-    found = [folder/"config.json", folder/"log.jsonl", latest_checkpoint(folder), _drawn(folder)]
-    return [f for f in found if f is not None and f.exists()]
+def _runs_beside(folder:str) -> list[str]:
+    return [str(config.parent) for config in sorted(Path(folder).parent.glob("*/config.json"))]
 
 def _sample(checkpoint:Path, s:_MonitorSettings, most:int=50_000_000) -> np.ndarray|None:
     "Up to ten samples of a checkpoint; None for a text model, or one of more than `most` parameters."
@@ -103,8 +101,7 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
     "Read what a run has written; raises `FileNotFoundError` or `ValueError` where there is nothing to see yet."
     folder = Path(s.folder)
     if not (folder/"config.json").is_file(): raise FileNotFoundError(f"no run in {s.folder!r}: no config.json there")
-    config = read_run(folder/"config.json")
-    log = read_log(folder)
+    config, log = read_run(folder/"config.json"), read_log(folder)
     yield "reading the log"
     step, samples = 0, None
     if drawn := _drawn(folder):
@@ -119,40 +116,35 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
 # %% ../nbs/13f_monitor.ipynb #f79ba225
 def _loss_by_time(log:Sequence[dict]) -> Tensor: # (bins, records) log10, late times on top; NaN where nothing is known
     "At which noise level a run errs: its loss by the time t of the noisy image."
-    rows = [record.get("loss_by_time") or [] for record in log]
-    table = torch.full((len(rows), max(1, *map(len, rows))), math.nan)
-    for i, row in enumerate(rows):
-        for j, value in enumerate(row):
-            if value is not None: table[i, j] = value
-    table = table.T.flip(0).log10()
+    rows = [[math.nan if v is None else v for v in record.get("loss_by_time") or []] for record in log]
+    most = max(1, *map(len, rows))
+    table = torch.tensor([row + [math.nan] * (most - len(row)) for row in rows]).T.flip(0).log10()
     return table.where(table.isfinite(), torch.nan)
 
-def _run_board(data:_RunState) -> Board:
-    "Loss, loss by time, gradient norm, learning rate, samples."
+def _run_board(data:_RunState, brief:bool=False) -> Board:
+    "Loss, loss by time; below, unless it is brief, gradient norm, learning rate, samples."
     names = ("step", "loss", "lr", "grad_norm", "seconds")
     table = {name: [math.nan if r.get(name) is None else float(r[name]) for r in data.log] for name in names}
     last = data.log[-1]
-    total = data.config["steps"] or "?"
-    heading = f"loss: {last['loss']:.4f} at step {last['step']} of {total}"
+    heading = f"loss: {last['loss']:.4f} at step {last['step']} of {data.config['steps'] or '?'}"
     loss = Chart({"loss": (table["step"], table["loss"])}, heading, "step", log="y", size=(440, 206))
     by_time = _loss_by_time(data.log)
-    known = by_time[by_time.isfinite()]
-    span = f"{10 ** known.min():.2g} to {10 ** known.max():.2g}" if len(known) else "nothing yet"
+    known = 10 ** by_time[by_time.isfinite()]
+    span = f"{known.min():.2g} (dark) to {known.max():.2g} (yellow)" if len(known) else "nothing yet"
     spread = F.interpolate(by_time[None, None], (180, 400), mode="nearest")[0, 0]
-    heat = Tiles([paint_map(spread, symmetric=False)], 400, "loss by time",
-                 foot=f"across: steps; up: t from 0 (noise) to 1; {span}; grey: no image")
+    heat = Tiles([paint_map(spread, symmetric=False)], 400, f"loss by time: {span}",
+                 foot="across: steps; up: t from 0 (noise) to 1; grey: no image of that time")
     small = [Chart({"": (table["step"], table["grad_norm"])}, "gradient norm", "step", log="y", size=(290, 170)),
              Chart({"": (table["step"], table["lr"])}, "learning rate", "step", size=(290, 170))]
     if data.samples is not None:
         h, w = data.samples.shape[:2]
         small.append(Tiles([data.samples], min(300, 150 * w / h), f"samples at step {data.step}"))
-    return Board([[loss, heat], small], table, least=944)
+    return Board([[loss, heat]] if brief else [[loss, heat], small], table, least=944)
 
 # %% ../nbs/13f_monitor.ipynb #b1836e10
 class TrainingMonitor(Explorer):
     "Watch a run learn: loss, loss by time, gradient norm, learning rate, samples."
     Settings, keep = _MonitorSettings, 2
-    help = "the run's folder is read again every two seconds while follow is on"
 
     def __init__(self,
         folder:str|Path="runs/train", # of a run
@@ -160,22 +152,30 @@ class TrainingMonitor(Explorer):
         **start, # settings it starts with
     ):
         self.trainer = Trainer(config) if config else None
-        self.stamp = None # of what was read last
+        self.stamps = {} # folder -> how it stood when it was read last
         super().__init__(**{"folder": config.out if config else str(folder)} | start)
 
+    @property
+    def help(self) -> str:
+        if not self.trainer or self.trainer.thread is None: return "follow reads the folder again every two seconds"
+        if self.trainer.running: return "training; stop leaves a checkpoint, from which start goes on"
+        return self.trainer.error or f"stopped at step {self.trainer.done}, with a checkpoint"
+
     def controls(self, s) -> dict:
-        beside = [str(f.parent) for f in sorted(Path(s.folder).parent.glob("*/config.json"))]
-        return {"folder": Words(s.folder, beside), "seed": Number(s.seed),
+        return {"folder": Words(s.folder, _runs_beside(s.folder)), "seed": Number(s.seed),
                 "guidance_scale": Slider(1., 8., s.guidance_scale, .25)}
 
     def newest(self, s) -> tuple:
-        "Changes when a run has written something."
-        return tuple((str(f), f.stat().st_mtime_ns) for f in _files(Path(s.folder)))
+        "Changes when a run has written something, or has ended."
+        folder = Path(s.folder)
+        files = [folder/"config.json", folder/"log.jsonl", latest_checkpoint(folder), _drawn(folder)]
+        running = self.trainer is not None and self.trainer.running
+        return running, *((str(f), f.stat().st_mtime_ns) for f in files if f is not None and f.exists())
 
     def progress(self, s) -> Iterator:
         stamp = self.newest(s)
-        if stamp != self.stamp: self.cache.clear()
-        self.stamp = stamp
+        if stamp != self.stamps.get(s.folder): self.cache.clear()
+        self.stamps[s.folder] = stamp
         return super().progress(s)
 
     def work(self, s) -> Iterator:
@@ -184,11 +184,12 @@ class TrainingMonitor(Explorer):
             if not self.trainer or s.folder != self.trainer.config.out: raise
             c = self.trainer.config
             if self.trainer.running: yield f"{c.out}: the training has begun, its first steps are not logged yet"
-            elif not _files(Path(s.folder)): yield f"no run in {c.out} yet: start trains preset {c.preset} on {c.data}"
+            elif self.trainer.done: yield f"{c.out}: stopped before anything was logged; start goes on from there"
+            elif not self.newest(s)[1:]: yield f"no run in {c.out} yet: start trains preset {c.preset} on {c.data}"
             else: raise
 
     def board(self, s, data, brief=False) -> Board:
-        return Board([[Note(data)]], least=944) if isinstance(data, str) else _run_board(data)
+        return Board([[Note(data)]], least=944) if isinstance(data, str) else _run_board(data, brief)
 
     def still(self) -> bytes:
         try: return super().still()
@@ -208,14 +209,13 @@ class MonitorView(View):
         w = live_package("ipywidgets")
         self.seconds = seconds
         self.off = threading.Event()
-        told = "read the folder again while it is on"
-        self.follow_button = w.ToggleButton(description="follow", icon="eye", tooltip=told)
-        self.follow_button.layout = self.pin_button.layout
+        self.follow_button = w.ToggleButton(description="follow", icon="eye", tooltip="read the folder again and again",
+                                            layout={"width": "auto", "margin": "0 6px 0 0"})
         self.follow_button.observe(self._switch, "value")
         buttons = [self.follow_button]
-        for text, icon, act in (("start", "play", self.start), ("stop", "stop", self.stop)):
-            if explorer.trainer:
-                buttons.append(self.button(text, f"{text} the run in {explorer.trainer.config.out}", icon, act))
+        if explorer.trainer:
+            for text, icon, act in (("start", "play", self.start), ("stop", "stop", self.stop)):
+                buttons.append(make_button(text, f"{text} the run in {explorer.trainer.config.out}", icon, act))
         self.box.children = (w.HBox(buttons, layout={"margin": "0 0 4px 0"}), *self.box.children)
 
     def _switch(self, change) -> None:
@@ -227,21 +227,19 @@ class MonitorView(View):
     def _look(self, off:threading.Event) -> None:
         trainer = self.explorer.trainer
         while not off.wait(self.seconds):
-            if trainer and trainer.error: self.say(trainer.error, wrong=True)
-            elif self.explorer.newest(self.settings) != self.explorer.stamp: self.refresh()
+            s = self.settings
+            if self.explorer.newest(s) != self.explorer.stamps.get(s.folder): self.refresh()
+            elif trainer and trainer.error: self.say(trainer.error, wrong=True)
 
     def start(self, _=None) -> None:
         "Start the run, and follow it."
         self.explorer.trainer.start()
-        self.explorer.help = "training; stop leaves a checkpoint, from which start goes on"
         self.follow_button.value = True
         self.refresh()
 
     def stop(self, _=None) -> None:
         "Stop the run, and show how it stands."
-        trainer = self.explorer.trainer
-        trainer.stop()
-        self.explorer.help = trainer.error or f"stopped at step {trainer.done}, with a checkpoint"
+        self.explorer.trainer.stop()
         self.refresh()
 
 # %% ../nbs/13f_monitor.ipynb #8fb6f905
@@ -249,12 +247,20 @@ EXPLORERS:dict[str, Callable] = {"Denoise": DenoisingExplorer, "Samplers": Sampl
                                  "Encodings": EncodingLab, "Tokens": TokenLens, "Resolution": ResolutionLab}
 
 # %% ../nbs/13f_monitor.ipynb #cba91575
+def _config_of(folder:str) -> TrainConfig|None: # None where it cannot be told
+    "The settings of the run in a folder, to go on with it, or those of a new one."
+    known = {}
+    try:
+        if (path := Path(folder)/"config.json").exists(): known = read_run(path)
+        return TrainConfig(**{f.name: known[f.name] for f in fields(TrainConfig) if f.name in known} | {"out": folder})
+    except (ValueError, TypeError): return None
+
 class Dashboard(LivePicture):
     "Every explorer over one model, in tabs, and a training."
     def __init__(self,
         model:PixNerd|str|Path="digits", # a model, or what `inspect_model` opens
         encode:Callable|None=None, # of a text model: `encode(texts)` gives (B, L, text_width)
-        runs:str="runs/train", # folder of a run to watch; where there is none, one can be started
+        runs:str="runs/train", # folder of a run to watch, and to start or go on with
         encoder_of:Callable[[PixNerd], Callable]|None=None, # gives a text model's encoder: `text_to_image.encoder_of`
     ):
         self.runs, self.encoder_of = runs, encoder_of
@@ -271,20 +277,19 @@ class Dashboard(LivePicture):
 
     def explorer(self, name:str) -> Explorer:
         "A new explorer for a tab."
-        if name != "Training": return EXPLORERS[name](self.subject)
-        there = (Path(self.runs)/"config.json").exists()
-        return TrainingMonitor(self.runs, config=None if there else TrainConfig(out=self.runs))
+        if name == "Training": return TrainingMonitor(self.runs, _config_of(self.runs))
+        return EXPLORERS[name](self.subject)
 
     def still(self) -> bytes: return DenoisingExplorer(self.subject).still()
 
     def widget(self):
         "A line for the checkpoint, and the tabs."
         w = live_package("ipywidgets")
-        found = [str(f.parent) for f in sorted(Path(self.runs).parent.glob("*/config.json"))]
         self.source = w.Combobox(
-            value=self.subject.source.strip("'"), options=[*SHIPPED, *found], description="checkpoint",
-            tooltip="a shipped model, a run's folder, a published file, or a hub id", continuous_update=False,
-            layout={"width": "420px"}, style={"description_width": "78px"})
+            description="checkpoint", value=self.subject.source.strip("'"), continuous_update=False,
+            options=[*SHIPPED, *_runs_beside(self.runs)], layout={"width": "420px"},
+            style={"description_width": "78px"},
+            tooltip="a shipped model, a run's folder, a published file, or a hub id")
         self.line = w.HTML()
         self.tabs = w.Tab([w.VBox([]) for _ in self.names], titles=self.names)
         self.tabs.observe(self._show, "selected_index")
@@ -300,10 +305,9 @@ class Dashboard(LivePicture):
         self.tabs.children[place].children = (self.views[name].box,)
 
     def _load(self, _) -> None:
-        try: self.load(self.source.value)
-        except (ValueError, OSError) as e:
-            self.line.value = styled_line(one_line(e), wrong=True)
-            return
         self.line.value = ""
-        for place in self.tabs.children: place.children = ()
-        self._show()
+        try: self.load(self.source.value)
+        except (ValueError, OSError) as e: self.line.value = styled_line(one_line(e), wrong=True)
+        else:
+            for place in self.tabs.children: place.children = ()
+            self._show()

@@ -79,15 +79,13 @@ class InspectedModel:
         return cond, torch.full_like(cond, c.num_classes)
 
     def _asked(self, text:str) -> list[str]|list[int]:
-        "The prompts or class ids that were typed."
         c = self.model.config
         return _prompts(text) if c.text_width else class_ids(text, c.num_classes, c.class_names)
 
     def count(self, text:str) -> int:
-        "How many images are asked for, at least 1; what cannot be read counts by its commas."
-        try: count = len(self._asked(text))
-        except ValueError: count = text.count(",") + 1
-        return min(max(count, 1), _MOST)
+        "How many images are asked for, at least 1; 1 for what cannot be read."
+        try: return min(max(len(self._asked(text)), 1), _MOST)
+        except ValueError: return 1
 
     def run(self, s:RunSettings) -> Iterator[Step]:
         "One run of the sampler: `steps + 1` moments; raises `ValueError` at once for what cannot be sampled."
@@ -274,14 +272,11 @@ def seam_profile(
     grid:tuple[int, int], # patches down and across
 ) -> tuple[Tensor, Tensor]: # (K,) places, 1 is the patch's border, and (K,) mean steps there over the mean of all
     "How large the steps between neighbouring pixels are, by their place in the patch, across and down together."
-    places, sizes = [], []
+    steps = {}                                                                           # place -> mean steps there
     for axis, count in ((-2, grid[0]), (-1, grid[1])):
         side = x.shape[axis] // count
         step = x.float().cpu().diff(dim=axis).abs().transpose(axis, -1).flatten(0, -2).mean(0)
-        by_place = [step[i::side].mean() for i in range(min(side, len(step)))]           # after pixel i of a patch
-        places += [(i + 1) / side for i in range(len(by_place))]
-        sizes += by_place
-    mean = sum(sizes) / len(sizes)
-    places, which = torch.tensor(places).unique(return_inverse=True)
-    total = torch.zeros(len(places)).index_add_(0, which, torch.stack(sizes))
-    return places, total / which.bincount() / mean.clamp_min(1e-12)
+        for i in range(min(side, len(step))): steps.setdefault((i + 1) / side, []).append(step[i::side].mean())
+    mean = torch.stack(sum(steps.values(), [])).mean().clamp_min(1e-12)
+    sizes = [torch.stack(steps[place]).mean() for place in sorted(steps)]
+    return torch.tensor(sorted(steps)), torch.stack(sizes) / mean

@@ -1,13 +1,5 @@
 "The dashboard in Voila and in JupyterLab: every explorer appears, every control moves its picture, nothing complains."
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-from urllib.error import URLError
-from urllib.request import urlopen
-
 import pytest
 import torch
 
@@ -17,7 +9,8 @@ Error = playwright.Error
 nbformat = pytest.importorskip("nbformat", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 pytest.importorskip("voila", reason="voila is not installed (pip install -e '.[dev]')")
 from notebooks import read
-from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page, until  # noqa: F401  (lab and page are fixtures)
+from served import serve_voila, until
+from test_lab import CELLS, CHROMIUM, IDLE, PIXELS, lab, page  # noqa: F401  (lab and page are fixtures)
 
 from pixnerd import PixNerd
 from pixnerd.monitor import EXPLORERS, Dashboard
@@ -44,33 +37,9 @@ def room(root, tmp_path):
 
 
 @pytest.fixture
-def voila(root, room, tmp_path):
+def voila(room, tmp_path):
     "A Voila server over the dashboard, as `make app` starts it; its address."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    (tmp_path/"home").mkdir(exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
-    env |= {"HOME": str(tmp_path/"home"), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "voila", "dashboard.ipynb", "--Voila.ip=127.0.0.1", f"--port={port}",
-               "--no-browser"]
-    address, log = f"http://127.0.0.1:{port}", tmp_path/"voila.log"
-
-    def up():
-        assert server.poll() is None, log.read_text()
-        try: return urlopen(f"{address}/voila/static/", timeout=5)
-        except URLError as e: return getattr(e, "code", None)    # any answer: the page itself would start a kernel
-        except OSError: return False
-
-    with log.open("w") as out, subprocess.Popen(
-            command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
-        try:
-            until("Voila answers", up, 60)
-            yield address
-        finally:
-            server.terminate()
-            try: server.wait(20)
-            except subprocess.TimeoutExpired: server.kill()
+    with serve_voila(room, tmp_path) as address: yield address
 
 
 PRESENT = "i => !i.hidden && i.naturalWidth > 100"
@@ -85,7 +54,6 @@ class Tab:
     def read(self):
         try: return self.picture.evaluate(PIXELS)
         except Error: return None
-
 
     def row(self, name):
         label = self.page.locator(f'.widget-label:text-is("{name.replace("_", " ")}")')
@@ -174,9 +142,20 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
             tab.move(control, controls[control])
             if name == "Field" and control == "block": tab.row("view").locator("select").select_option("blend")
         if name == "Samplers": tab.move("most", controls["most"])
+    told = dict(page.locator(".widget-inline-hbox:visible").evaluate_all(
+        "rows => rows.map(row => [row.querySelector('.widget-label')?.textContent, row.title])"))
+    assert len(told) > 8 and all(title for label, title in told.items() if label and label != "checkpoint"), told
+    named = page.locator(".noUi-handle").evaluate_all("handles => handles.map(handle => handle.ariaLabel)")
+    assert len(named) > 20 and all(named), named                               # for screen readers
     open_tab(page, "Training")
     tab.appears("Training, before there is a run")           # says so, without alarm, and offers to start one
     assert page.get_by_role("button", name="start").locator("visible=true").count() == 1
+    page.get_by_role("button", name="start").locator("visible=true").click()
+
+    def said(words): return page.locator(".widget-html:visible", has_text=words).count()
+    until("it says that it trains", lambda: said("training; stop"), 30)
+    page.get_by_role("button", name="stop").locator("visible=true").click()
+    until("it says where it stopped", lambda: said("stopped at step"), 60)
     folder = tab.row("folder").locator("input")
     folder.fill("../runs/elsewhere")
     folder.press("Enter")
@@ -214,9 +193,17 @@ def test_lab_every_explorer_appears_and_answers(lab, room, page):
 
     def copied(): return page.evaluate("() => navigator.clipboard.readText()")
     until("the code is on the clipboard", lambda: "DenoisingExplorer('digits').picture(moment=" in copied(), 30)
+    before = tab.picture.evaluate("i => i.naturalHeight")
+    for method in ("heun", "adams"):
+        page.locator("button:visible", has_text="pin").first.click()
+        tab.row("method").locator("select").select_option(method)
+    until("two are pinned above", lambda: tab.picture.evaluate("i => i.naturalHeight") > 1.4 * before, 60)
+    page.locator("button:visible", has_text="unpin").click()
+    until("they are gone", lambda: tab.picture.evaluate("i => i.naturalHeight") == before, 60)
     for kind, head in (("PNG", b"\x89PNG"), ("CSV", b"step,t,")):
         with page.expect_download() as download: page.locator("button:visible", has_text=kind).click()
-        assert download.value.suggested_filename == f"DenoisingExplorer.{kind.lower()}"
+        name = download.value.suggested_filename
+        assert name.startswith("DenoisingExplorer-digits-method-adams-moment-") and name.endswith(f".{kind.lower()}")
         assert download.value.path().read_bytes().startswith(head)
 
     source = page.locator(".jp-OutputArea-output input[type=text]:visible").first

@@ -20,7 +20,7 @@ pytest.importorskip("ipywidgets", reason="the widgets are not installed (pip ins
 pytest.importorskip("anywidget", reason="the widgets are not installed (pip install -e '.[dev]')")
 from pixnerd import boards
 from pixnerd.encoding_lab import EncodingLab
-from pixnerd.explorer import LatestOnlyWorker, View, _stack
+from pixnerd.explorer import LatestOnlyWorker, View
 from pixnerd.explorers import DenoisingExplorer, ResolutionLab, SamplerLab
 from pixnerd.lenses import FIELD_VIEWS, FieldLens, TokenLens
 from pixnerd.samplers import METHODS, Solver, euler
@@ -215,15 +215,16 @@ def test_exports():
     with Image.open(io.BytesIO(explorer.export("gif"))) as film: assert film.n_frames == 4
     rows = list(csv.DictReader(io.StringIO(explorer.export("csv").decode())))
     assert [float(r["t"]) for r in rows] == pytest.approx([0, 1/3, 2/3, 1]) and float(rows[-1]["preview_error"]) == 0
-    with pytest.raises(ValueError, match="kind must be one of png, csv, gif, got 'pdf'"): explorer.export("pdf")
-    with pytest.raises(ValueError, match="SamplerLab has no film"): SamplerLab(TINY).export("gif")
+    for one, kinds, bad in ((explorer, "png, csv, gif", "pdf"), (SamplerLab(TINY), "png, csv", "gif")):
+        words = f"kind of a {type(one).__name__} must be one of {kinds}, got '{bad}'"
+        with pytest.raises(ValueError, match=words): one.export(bad)
 
 
 def test_curves_for_plotly():
     pytest.importorskip("plotly", reason="plotly is not installed (pip install -e '.[dev]')")
     explorer = TokenLens(TINY, steps=2)
     figure = explorer.figure()
-    chart = boards._charts(explorer.picture().panel)[0]
+    chart = explorer.picture().charts[0]
     assert [list(trace.y) for trace in figure.data] == [list(y) for _, y in chart.curves.values()]
     lab = SamplerLab(TINY, view="guidance")
     with pytest.raises(ValueError, match="there are no curves in this picture"): lab.figure()
@@ -239,17 +240,40 @@ def test_buttons_pin_copy_and_save():
     view.set(method="heun")
     view.worker.wait()
     assert view.board.size != before and view.board.titles[0] == "pinned: method euler"
-    assert view.pin_button.description == "unpin"
+    assert view.unpin_button.layout.display == ""
     view.copy()
-    assert sent[-1][0] == {"copy": view.written.value} and "pinned={" in view.written.value
+    assert sent[-1][0] == {"copy": view.written.value} and "pinned=[{" in view.written.value
     view.save("csv")
     view.saver.join()
-    assert sent[-1][0]["save"] == "DenoisingExplorer.csv" and sent[-1][1][0].startswith(b"pinned step,")
-    view.pin()
+    assert sent[-1][0]["save"] == "DenoisingExplorer-model-method-heun-steps-3-moment-3.csv"
+    assert sent[-1][1][0].startswith(b"pinned step,")
+    view.unpin()
     view.worker.wait()
-    assert view.pinned is None and view.board.size == before
+    assert not view.pinned and view.board.size == before and view.unpin_button.layout.display == "none"
+
+
+def test_several_runs_from_one_noise_are_overlaid():
+    view = View(DenoisingExplorer(TINY, steps=3, seed=7))
+    for method in ("euler", "heun", "adams"):
+        view.set(method=method)
+        view.pin()
+    view.set(method="heun", steps=2)
+    view.worker.wait()
+    titles = [title for title in view.board.titles if title]
+    assert titles == ["pinned 1: method euler, steps 3", "pinned 2: method heun, steps 3",
+                      "pinned 3: method adams, steps 3", "now: method heun, steps 2"]
+    chart = view.board.charts[-1]
+    assert list(chart.curves) == ["pinned 1", "pinned 2", "pinned 3", "now"]
+    ends = (dict(method="euler"), dict(steps=2, method="heun"))
+    each = [view.explorer.picture(seed=7, **s).charts[0].curves for s in ends]
+    for name, (curve,) in zip(("pinned 1", "now"), (c.values() for c in each)):
+        assert [list(v) for v in chart.curves[name]] == [list(v) for v in curve]
+    assert {"pinned 3 step", "step"} <= set(view.board.table)
     one = view.explorer.picture(moment=1)
-    assert _stack(one, one, "a", "b").size[1] > 1.9 * one.size[1]
+    assert view.board.size[1] > 2 * one.size[1]
+    view.copy()
+    picture = eval(view.written.value.splitlines()[-1].replace("model", "TINY"))
+    assert picture.png() == view.canvas.png
 
 
 def test_fewer_steps_pull_the_moment_along():

@@ -1,19 +1,13 @@
 "Notebook 03 as a person meets it: JupyterLab in a browser, every cell run, a slider moved, the picture changing."
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="the notebook tools are not installed (pip install -e '.[dev]')")
 from notebooks import read, skipped
+from served import serve_lab, until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
@@ -38,48 +32,15 @@ PIXELS = """async picture => {
 }"""
 
 
-def until(what: str, condition, seconds: float, pause: float = .1):
-    "Wait until `condition()` gives something, asking after every `pause`, and return it."
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition(): return found
-        time.sleep(pause)
-    raise AssertionError(f"{what}: not within {seconds} s")
-
-
 @pytest.fixture
-def lab(root, tmp_path):
+def lab(tmp_path):
     "A JupyterLab server over `tmp_path/room`, with a home and settings of its own; its address."
-    room, home, config = tmp_path/"room", tmp_path/"home", tmp_path/"config"
-    (config/"labconfig").mkdir(parents=True)
-    for folder in room, home: folder.mkdir()
+    settings = tmp_path/"config/labconfig"
+    settings.mkdir(parents=True)
+    (tmp_path/"room").mkdir()
     quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-    (config/"labconfig/page_config.json").write_text(json.dumps(quiet))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-               f"--ServerApp.root_dir={room}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-               "--LabApp.expose_app_in_browser=True"]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
-    env |= {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "PYTHONPATH": str(root)}
-    address, log = f"http://127.0.0.1:{port}", tmp_path/"server.log"
-
-    def up():
-        assert server.poll() is None, log.read_text()
-        try: return urlopen(f"{address}/api/status", timeout=5).status == 200
-        except (URLError, OSError): return False
-
-    with log.open("w") as out, subprocess.Popen(
-            command, cwd=room, env=env, stdout=out, stderr=subprocess.STDOUT) as server:
-        try:
-            until("JupyterLab answers", up, 60)
-            yield address
-        finally:
-            server.terminate()                              # it ends its kernels itself
-            try: server.wait(20)
-            except subprocess.TimeoutExpired: server.kill()
+    (settings/"page_config.json").write_text(json.dumps(quiet))
+    with serve_lab(tmp_path/"room", tmp_path) as address: yield address
 
 
 @pytest.fixture

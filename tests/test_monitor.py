@@ -78,6 +78,41 @@ def test_the_monitor_starts_and_stops_a_run(tmp_path):
     assert "holds files but no config.json of a run" in broken.error
 
 
+def test_a_run_stopped_before_its_first_log_is_no_error(tmp_path):
+    view = MonitorView(TrainingMonitor(config=TrainConfig(out=str(tmp_path/"run"), steps=1000, batch=4, log_every=500)))
+    trainer = view.explorer.trainer
+    view.start()
+    while trainer.done < 2 and trainer.running: pass
+    view.stop()
+    view.worker.wait()
+    assert "role='alert'" not in view.line.value and "stopped at step" in view.line.value
+    view.follow_button.value = False
+
+
+def test_the_dashboard_goes_on_with_the_run_in_its_folder(tmp_path):
+    for _ in train(TrainConfig(out=str(tmp_path/"run"), steps=6, batch=4, lr=1e-3, log_every=2)): break
+    monitor = Dashboard(TINY, runs=str(tmp_path/"run")).explorer("Training")
+    assert (monitor.trainer.config.batch, monitor.trainer.config.lr) == (4, 1e-3)
+    monitor.trainer.start()
+    monitor.trainer.thread.join()
+    assert not monitor.trainer.error and latest_checkpoint(tmp_path/"run").name == "step-000006"
+    (tmp_path/"run/config.json").write_text("{")
+    assert Dashboard(TINY, runs=str(tmp_path/"run")).explorer("Training").trainer is None
+
+
+def test_a_run_is_overlaid_on_another(tmp_path):
+    for seed in (0, 1):
+        for _ in train(TrainConfig(out=str(tmp_path/f"runs/{seed}"), steps=4, batch=4, log_every=1, seed=seed)): pass
+    view = MonitorView(TrainingMonitor(tmp_path/"runs/0"))
+    view.pin()
+    view.set(folder=str(tmp_path/"runs/1"))
+    view.worker.wait()
+    assert "role='alert'" not in view.line.value
+    assert [len(x) for x, _ in view.board.charts[-1].curves.values()] == [4, 4]
+    assert view.board.titles[0] == f"pinned: folder {tmp_path/'runs/0'}"
+    assert view.explorer.newest(view.settings) == view.explorer.stamps[view.settings.folder]   # nothing is read again
+
+
 def test_the_dashboard_loads_another_model_or_says_why_not(tmp_path):
     dashboard = Dashboard(TINY, runs=str(tmp_path/"runs/train"))
     box = dashboard.widget()
