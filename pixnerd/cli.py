@@ -35,8 +35,8 @@ from .data import DATASETS, class_ids
 from .digits import SPLITS
 from .evaluation import evaluate_digits
 from .metrics import (
-    METRICS, MetricConfig, Reference, Statistics, check_pair, compare_results, extract, fidelity_digits, make_extractor,
-    measure, open_images, open_reference)
+    METRICS, MetricConfig, Reference, Statistics, check_pair, class_counts, compare_results, extract, fidelity_digits,
+    make_extractor, measure, open_images, open_reference)
 from .model import PRESETS, PixNerd, PixNerdConfig
 from pixnerd.records import (
     fingerprint, is_first, option, pick_device, provenance, read_record, read_text, source_commit, write_record,
@@ -295,6 +295,7 @@ def _measure_folder(
     record = {
         "metrics": metrics,
         "samples": {"source": str(samples), "count": len(pictures), "shape": list(pictures.shape),
+                    "classes": class_counts(pictures) or None,
                     "drawn_by": read_record(drawn_by) if drawn_by.is_file() else None},
         "reference": against, "settings": asdict(config), "seconds": round(time.perf_counter() - start, 2),
         "made_by": provenance(device) | {"torch_fidelity": version("torch-fidelity"), "commit": source_commit()},

@@ -308,7 +308,7 @@ def train(
     "Train a model, step by step; run it again to continue."
     check_data(config.data)
     check_folder(config)
-    base = from_pretrained(latest_checkpoint(config.start_from) or config.start_from) if config.start_from else None
+    base = from_pretrained(config.start_from) if config.start_from else None
     size = config.size or (base.config if base else PRESETS[config.preset].config).image_size
     data = load_data(config.data, "train", size, config.cond)
     if config.data not in DATASETS and is_first(): _LOG.warning(describe_data(data))

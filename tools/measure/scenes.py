@@ -70,7 +70,7 @@ def main(parser: ArgumentParser, arguments: list[str]) -> None:
     a = parser.parse_args(arguments)
 
     device = pick_device(a.device)
-    model = from_pretrained(latest_checkpoint(a.model) or a.model, device=device)
+    model = from_pretrained(a.model, device=device)
     settings, encode = replace(RECOMMENDED_TEXT, seed=a.seed), encoder_of(model)
     suites = {split: scene_prompts(a.count, split, a.seed) for split in ("held-out", "train")}
     suites["few"] = scene_prompts(a.sweep_count, "held-out", a.seed)
