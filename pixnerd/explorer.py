@@ -102,7 +102,7 @@ class _Computed:
         if issubclass(self.Settings, RunSettings):
             self.subject = inspect_model(model, encode)
             s = recommended(self.subject.model.config)
-            usual = {name: getattr(s, name) for name in ("method", "order", "guidance_scale", "time_shift")}
+            usual = {name: getattr(s, name) for name in _RECOMMENDED}
             if self.subject.model.config.text_width:
                 self.labels = {"classes": "prompts"}
                 usual["classes"] = "a red circle left of a blue square"
@@ -142,7 +142,7 @@ class _Computed:
             if key not in self.cache:
                 for data in self.work(s): yield data, False
                 self.cache[key] = data
-                while len(self.cache) > self.keep: self.cache.popitem(last=False)
+                if len(self.cache) > self.keep: self.cache.popitem(last=False)
             self.cache.move_to_end(key)
             yield self.cache[key], True
 
@@ -152,6 +152,8 @@ class _Computed:
         return data
 
 # %% ../nbs/13b_explorer.ipynb #83c09a8f
+_RECOMMENDED = ("method", "order", "guidance_scale", "guidance_interval", "time_shift")
+
 def _rounded(value):
     "A float, or a tuple of them, without the dust of binary fractions."
     if isinstance(value, float): return float(f"{value:.10g}")
