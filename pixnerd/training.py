@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import islice
@@ -118,7 +118,7 @@ class TrainStep:
 
 # %% ../nbs/11_training.ipynb #ae23ce56
 def train_step(
-    state:"TrainState", # changed in place
+    state, # a `TrainState`; changed in place
     micro_batches:Iterator, # endless (images, labels, unreadable), `config.accumulate` of them a step
     encode:Callable[[Sequence[str]], Tensor]|None=None, # captions -> (B, L, D) encoded text
 ) -> TrainStep:
@@ -154,7 +154,7 @@ def learning_rate(config:TrainConfig, step:int) -> float: # `step` from 0
     return config.lr * rise * fall
 
 # %% ../nbs/11_training.ipynb #ced60f80
-def _losses(state:"TrainState", x:Tensor, cond:Tensor, t:Tensor, noise:Tensor) -> tuple[Tensor, Tensor]:
+def _losses(state, x:Tensor, cond:Tensor, t:Tensor, noise:Tensor) -> tuple[Tensor, Tensor]:
     "(B,) flow-matching loss and (B,) alignment loss, zero without an encoder, in the run's precision."
     with state.autocast():
         out = state.model(interpolate(x, noise, t), t, cond)
@@ -167,7 +167,7 @@ def _losses(state:"TrainState", x:Tensor, cond:Tensor, t:Tensor, noise:Tensor) -
 
 # %% ../nbs/11_training.ipynb #db2ce1bd
 def optimiser_step(
-    state:"TrainState", # with its gradients; changed in place
+    state, # a `TrainState` with its gradients; changed in place
 ) -> tuple[Tensor, Tensor]: # gradient norm before clipping; whether the step was taken
     "Clip, and take the step if the guard lets it pass. Nothing here waits for the device."
     state.scaler.unscale_(state.optimiser)

@@ -10,7 +10,6 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from random import Random
-from types import UnionType
 from typing import get_args
 from unittest.mock import patch
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from pixnerd.checkpoints import from_pretrained
 from pixnerd.command import progress
 from pixnerd.records import fingerprint, pick_device, provenance, read_record, source_commit, write_record
-from pixnerd.run_folder import latest_checkpoint
 from pixnerd.sample_folders import TextSampler
 from pixnerd.samplers import RECOMMENDED_TEXT, SamplerSettings
 from pixnerd.scene_eval import draw_suite, judge_scene, scene_prompts, score_scenes
