@@ -237,7 +237,7 @@ class _EvaluateConfig:
     reference:str|None = option(None, f"real images: a folder, an .npz or .npy, a data set ({', '.join(DATASETS)}, "
                                 "hub:OWNER/NAME), or an .npz with mu and sigma for fid")
     crop:bool = option(False, "crop and shrink a reference folder's images to the samples' size, by ADM's centre crop")
-    split:str = option("train", f"part of a data set: {', '.join(SPLITS)}")
+    split:str = option("train", f"part of a data set or a folder: {', '.join(SPLITS)}")
     save_statistics:str|None = option(None, "also keep mean and covariance of the reference's features in this new "
                                       ".npz; may stand alone")
 

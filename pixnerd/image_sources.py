@@ -6,6 +6,7 @@
 __all__ = ['read_file', 'ImageSource', 'read_npz', 'open_images']
 
 # %% ../nbs/09f_image_sources.ipynb #12047332
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import DATASETS, load_data
-from .images import crop_square, find_pictures, open_picture, read_head, why_unreadable
+from .images import (
+    crop_square, find_pictures, find_splits, is_picture, open_picture, read_head, walk, why_unreadable)
 from .patches import to_uint8
 from .records import read_record
 
@@ -71,6 +73,14 @@ def _find_files(folder:Path) -> list[Path]:
         folder = folder/"images"
     return [folder/p for p in find_pictures(folder)[0]]
 
+# %% ../nbs/09f_image_sources.ipynb #c8205fe2
+def _pick_split(folder:Path, split:str) -> Path:
+    "The part of a folder that a split is; the folder itself where it has none."
+    part = find_splits([p for p in walk(folder) if is_picture(p)])
+    if not part["held-out"]: return folder
+    warnings.warn(f"folder {str(folder)!r} has splits: {part[split]} is taken, its {split} images")
+    return folder/part[split]
+
 # %% ../nbs/09f_image_sources.ipynb #591de66d
 def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `ValueError` for damage, and several sizes
     "A folder's images, cropped where they may differ in size. Grey where all are; else grey ones are read as coloured."
@@ -98,6 +108,10 @@ def read_npz(
         if isinstance(file, np.ndarray): return {"arr_0": file} if "arr_0" in names else {}
         with file: return {name: file[name] for name in names if name in file.files}
     except FileNotFoundError: raise
+    except ValueError as e:
+        if "Object arrays" in str(e): why = "holds Python objects, which are never loaded"
+        else: why = f"is damaged, or no .npz file{'' if 'allow_pickle' in str(e) else f': {e}'}"
+        raise ValueError(f"{path} {why}") from None
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, NotImplementedError) as e:
         raise ValueError(f"{path} is damaged, or no .npz file: {e}") from None
 
@@ -120,7 +134,7 @@ def _as_bytes(example) -> Tensor: # (C, H, W) uint8; raises `ValueError` where a
 # %% ../nbs/09f_image_sources.ipynb #1133f4e5
 def open_images(
     source, # (N, C, H, W) in [-1, 1], a folder, an `.npz`, or the name of a data set (see `load_data`)
-    split:str="train", # of a data set by name
+    split:str="train", # of a data set by name, or of a folder that has splits
     size:int=32, # side of the images of a data set by name
     crop:bool=False, # crop and shrink a folder's images to that size
 ) -> ImageSource: # raises `ValueError` or `FileNotFoundError` for anything else
@@ -134,7 +148,10 @@ def open_images(
     if str(source) not in DATASETS:
         packed = path/"samples.npz"
         if path.is_dir() and packed.is_file() and not (path/"images").is_dir(): return _open_npz(packed)
-        if path.is_dir(): return _open_folder(path, size if crop else None)
+        if path.is_dir():
+            return _open_folder(path if _is_ours(path) else _pick_split(path, split), size if crop else None)
+        if path.is_file() and is_picture(path):
+            raise ValueError(f"images must be a folder, an .npz or an .npy, got one picture: {path}")
         if path.is_file(): return _open_npz(path)
     if path.suffix == ".npz": raise FileNotFoundError(f"no file {source}")
     data = load_data(str(source), split, size)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'crop_square', 'is_picture', 'open_picture', 'read_head', 'why_unreadable', 'read_first', 'ImageFiles',
-           'PackedStrings', 'walk', 'find_pictures', 'Folder']
+           'PackedStrings', 'walk', 'find_pictures', 'find_splits', 'Folder']
 
 # %% ../nbs/09b_images.ipynb #c73f5c51
 import csv
@@ -15,7 +15,7 @@ import posixpath
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
@@ -193,20 +193,20 @@ def _endings(paths:Iterable[str]) -> Counter: # for example ".txt", of tables th
 
 def _listed(counts:Iterable[tuple[str, int]]) -> str: return ", ".join(f"{n} × {what}" for what, n in counts)
 
-def _is_empty(path:str) -> bool:
-    "Whether there is nothing in a file, or no file at the end of a link."
-    try: return not os.stat(path).st_size
-    except OSError: return True
+def _bytes_in(path:str) -> int:
+    "A file's size; 0 where there is no file at the end of a link."
+    try: return os.stat(path).st_size
+    except OSError: return 0
 
-def find_pictures(folder:Path) -> tuple[list[str], list[str]]: # raises `ValueError` where there are no pictures
-    "Paths of pictures below a folder, and of all other files. Pictures that cannot be opened are a warning."
+def find_pictures(folder:Path) -> tuple[dict[str, int], list[str]]: # `ValueError` where there are no pictures
+    "Paths of pictures below a folder, their bytes, and all other files. Pictures that cannot be opened are a warning."
     files = list(walk(folder))
-    pictures = [p for p in files if is_picture(p)]
+    pictures = {p: _bytes_in(f"{folder}/{p}") for p in files if is_picture(p)}
     if not pictures:
         what = _listed(_endings(files).most_common(5)) or "it is empty"
         raise ValueError(f"folder {str(folder)!r} holds no images: {len(files)} files ({what})")
-    full = {os.path.dirname(p) for p in pictures if not _is_empty(f"{folder}/{p}")}
-    pictures = [p for p in pictures if os.path.dirname(p) in full] or pictures     # a folder of empty files holds none
+    full = {os.path.dirname(p) for p, size in pictures.items() if size}            # a folder of empty files holds none
+    pictures = {p: size for p, size in pictures.items() if os.path.dirname(p) in full} or pictures
     others = sorted({*files} - {*pictures})
     if foreign := [(ending, n) for ending, n in _endings(others).items() if ending in _FOREIGN]:
         warnings.warn(f"folder {str(folder)!r}: {_listed(foreign)} left out, as Pillow cannot open them here")
@@ -242,16 +242,22 @@ def _split_of(name:str) -> str|None: # "train", one of `HELD_OUT`, or None
     plain = re.sub("[^a-z]", "", name.lower()).removesuffix("set")
     return "train" if plain in ("train", "training") else plain if plain in HELD_OUT else None
 
-def _find_splits(paths:Sequence[str]) -> dict[str, str|None]: # None: nothing is held out by a folder
+def _split_in(name:str) -> str|None:
+    "Which split a part of a folder's name says it is: `seg_train`, `test-images`."
+    return next(filter(None, map(_split_of, re.split("[^A-Za-z]+", name))), None)
+
+def find_splits(paths:Collection[str]) -> dict[str, str|None]: # None: nothing is held out by a folder
     "Where the pictures of each split lie: where there are no splits, all are for training."
     at = _unwrap(paths)
-    found = {name: _split_of(name) for name in _tops(paths, at)[0]}
-    train = [name for name, split in found.items() if split == "train"]
-    held = [name for split in HELD_OUT for name in found if found[name] == split]
-    def classes(name): return set(_tops(paths, f"{at}{name}/")[0])
-    alike = any(classes(one) & classes(other) for one in train for other in held)
-    if len(train) != 1 or None in found.values() and not alike:
-        return {"train": at, "held-out": None}              # classes, one of which may be called train
+    names = _tops(paths, at)[0]
+    def classes(name): return set(_tops(paths, _unwrap(paths, f"{at}{name}/"))[0])
+    for split_of in (_split_of, _split_in):
+        found = {name: split_of(name) for name in names}
+        train = [name for name, split in found.items() if split == "train"]
+        held = [name for split in HELD_OUT for name in found if found[name] == split]
+        alike = any(classes(one) & classes(other) for one in train for other in held)
+        if len(train) == 1 and (alike or split_of is _split_of and None not in found.values()): break
+    else: return {"train": at, "held-out": None}            # classes, one of which may be called train
     inner = _unwrap(paths, f"{at}{train[0]}/")
     beside = f"{at}{held[0]}/" if held else None
     wrapped = beside and inner != f"{at}{train[0]}/"
@@ -379,10 +385,10 @@ def _check_captions(count:int, images:int, folder:Path, cond:str) -> None:
                          f"metadata.jsonl or .csv (file_name, text) nor in {', '.join(_BESIDE)} beside its images")
 
 # %% ../nbs/09b_images.ipynb #a09ff272
-def _list_folders(paths:Iterable[str]) -> dict[str, list]: # first folder, "." for none -> how many files, digest
-    "A short account of a long list of files."
+def _list_folders(files:Iterable[tuple[str, int]]) -> dict[str, list]: # first folder, "." for none -> count, digest
+    "A short account of a long list of files and their sizes."
     found = {}
-    for path in paths: found.setdefault(path.partition("/")[0] if "/" in path else ".", []).append(path)
+    for path, size in files: found.setdefault(path.partition("/")[0] if "/" in path else ".", []).append((path, size))
     return {name: [len(some), digest(ascii(some))] for name, some in found.items()}
 
 # %% ../nbs/09b_images.ipynb #46964cf2
@@ -396,7 +402,7 @@ class Folder(ImageFiles):
     ):
         root = Path(os.path.expanduser(folder))
         pictures, others = find_pictures(root)
-        lies = _find_splits(pictures)
+        lies = find_splits(pictures)
         at = lies[split] or lies["train"]
         self.folder, train = root/at, root/lies["train"]
         chosen = [p for p in pictures if p.startswith(at)]
@@ -419,7 +425,7 @@ class Folder(ImageFiles):
             raise ValueError(f"folder {str(folder)!r} holds no usable image ({len(self)} found): {error}") from None
         left = dict(_endings({*others} - {c.file for c in captions.values()}).most_common())
         elsewhere = sum(not p.startswith((lies["train"], lies["held-out"] or lies["train"])) for p in pictures)
-        listing = _list_folders(self.paths)
+        listing = _list_folders((p, pictures[at + p]) for p in self.paths)
         self.understood = {
             "kind": "folder", "folder": str(self.folder), "pictures": len(self), "classes": self.names,
             "captions": dict(_endings(c.file for c in told if c.file)), "splits": lies,

@@ -270,7 +270,7 @@ class Reference:
 # %% ../nbs/12a_metrics.ipynb #4065a461
 def open_reference(
     source, # as `open_images` takes it; or an `.npz` with `mu` and `sigma`; or a `Reference`
-    split:str="train", # of a data set by name
+    split:str="train", # of a data set by name, or of a folder that has splits
     size:int=32, # side of the images of a data set by name
     crop:bool=False, # crop and shrink a folder's images to that size
 ) -> Reference: # raises `ValueError` or `FileNotFoundError`

@@ -9,6 +9,7 @@ __all__ = ['read_log', 'loss_curves', 'show_loss', 'Log', 'list_checkpoints', 'l
 # %% ../nbs/10b_run_folder.ipynb #9ef33e0a
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, fields
@@ -182,8 +183,10 @@ def changed_settings(
         if is_vacant(out): return {}
         raise ValueError(f"out {out} holds files but no config.json of a run: choose another out, nothing was changed")
     before = {f.name: TRAINING.get(f.name, f.default) for f in fields(config)} | read_run(out/"config.json")
+    def place(data): return os.path.abspath(data) if os.path.isdir(data) else data         # however it is written
+    same = place(before["data"]) == place(now["data"])
     return {f.name: (before[f.name], now[f.name]) for f in fields(config)
-            if not f.metadata["free"] and before[f.name] != now[f.name]}
+            if not f.metadata["free"] and before[f.name] != now[f.name] and not (f.name == "data" and same)}
 
 # %% ../nbs/10b_run_folder.ipynb #3d815d41
 def check_folder(
@@ -210,7 +213,7 @@ def changed_data(
         was, has = old.get(name), new.get(name)
         if not was: change = f"is new ({has[0]} pictures)"
         elif not has: change = f"is gone ({was[0]} pictures)"
-        else: change = f"has {has[0]} pictures and had {was[0]}{', of other names' * (has[0] == was[0])}"
+        else: change = f"has {has[0]} pictures and had {was[0]}{', and not the same files' * (has[0] == was[0])}"
         if was != has: told.append(f"folder {name} {change}")
     for name in () if told else ("kind", "pictures", "classes", "captions"):
         if before.get(name) != now.get(name): told.append(f"{name} was {before.get(name)} and is {now.get(name)}")

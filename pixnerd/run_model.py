@@ -22,7 +22,8 @@ def _fit_condition(config:TrainConfig, shape:PixNerdConfig, captions:bool, null:
     "The shape with the form that a text encoder gives, or a `ValueError` where model, data and encoder do not fit."
     name = config.start_from or f"preset {config.preset}"
     has = f"data {config.data} has {'captions' if captions else 'classes'}"
-    if config.cond == ("class" if captions else "text"): raise ValueError(f"cond {config.cond} cannot be had: {has}")
+    if config.labels == ("class" if captions else "text"):
+        raise ValueError(f"cond {config.labels} cannot be had: {has}")
     if not captions:
         if shape.text_width: raise ValueError(f"{name} is a text model, and {has}")
         return shape

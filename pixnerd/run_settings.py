@@ -93,6 +93,11 @@ class TrainConfig(RunOptions, OptimiserOptions, DataOptions):
             if getattr(self, name) is None: fill(name, value)
         _check(self)
 
+    @property
+    def labels(self) -> str:
+        "What is wanted of the data: whoever names a text encoder wants captions."
+        return "text" if self.text and self.cond == "auto" else self.cond
+
 # %% ../nbs/10a_run_settings.ipynb #2d7e1acb
 def _read_value(text:str, kind):
     "The value of a field of that type, from what was typed; raises `ValueError` or `KeyError`."

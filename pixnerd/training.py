@@ -310,7 +310,7 @@ def train(
     check_folder(config)
     base = from_pretrained(config.start_from) if config.start_from else None
     size = config.size or (base.config if base else PRESETS[config.preset].config).image_size
-    data = load_data(config.data, "train", size, config.cond)
+    data = load_data(config.data, "train", size, config.labels)
     if config.data not in DATASETS and is_first(): _LOG.warning(describe_data(data))
     if not config.resume_changed: check_data_unchanged(config.out, data.understood)
     null = encode([""])[0] if encode else None
@@ -367,6 +367,8 @@ def _note_start(state:TrainState, data) -> None:
         starts = json.loads(path.read_text(encoding="utf-8")) if state.step and path.exists() else []
         start = {"step": state.step, "processes": a.num_processes, "precision": str(state.dtype).removeprefix("torch.")}
         differs = {"changed": changed_settings(state.config), "data": changed_data(out, data.understood)}
+        told = [f"{name} was {before} and is {now}" for name, (before, now) in differs["changed"].items()]
+        if state.step and (told := told + differs["data"]): _LOG.warning(f"continued although {'; '.join(told)}")
         starts.append(start | provenance(a.device) | {name: told for name, told in differs.items() if told})
         write_record(out/"data.json", data.understood)
         write_record(out/"config.json", asdict(state.config))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from files import fill
 from pixnerd.data import describe_data, load_data
-from pixnerd.images import Folder, _find_splits, find_pictures
+from pixnerd.images import Folder, find_pictures, find_splits
 from pixnerd.records import write_record
 from pixnerd.run_folder import changed_data, check_data_unchanged
 
@@ -60,7 +60,7 @@ def test_what_lies_beside_splits_is_counted_and_classes_may_be_called_like_split
     assert data.names == ["a", "b"] and data.understood["left out"] == {"images elsewhere": 3}
     fill(tmp_path/"x", ["train/0.png", "test/0.png", "car/0.png"])
     assert Folder(tmp_path/"x", size=4).names == ["car", "test", "train"]
-    assert _find_splits(["train/0.png", "training/0.png", "test/0.png"]) == {"train": "", "held-out": None}
+    assert find_splits(["train/0.png", "training/0.png", "test/0.png"]) == {"train": "", "held-out": None}
 
 
 @pytest.mark.parametrize("names, classes", [
@@ -68,6 +68,8 @@ def test_what_lies_beside_splits_is_counted_and_classes_may_be_called_like_split
     (["a/b/c/train/x/0.png", "a/b/c/train/y/0.png"], ["x", "y"]),
     (["train/train/cat/0.png", "train/train/dog/0.png", "test/test/cat/0.png"], ["cat", "dog"]),
     (["cat/0.png", "cat/1.png"], ["cat"]), (["cat/2019/0.png", "dog/0.png"], ["cat", "dog"]),
+    ([f"seg_{s}/seg_{s}/{c}/0.png" for s in ("train", "test") for c in ("sea", "wood")] + ["seg_pred/0.png"], ["sea", "wood"]),
+    (["test_tube/0.png", "train_station/0.png"], ["test_tube", "train_station"]),
     (["images/train/cat/0.png", "images/train/dog/0.png", "images/val/dog/0.png"], ["cat", "dog"])])
 def test_wrappers_are_looked_into(tmp_path, names, classes):
     root = fill(tmp_path, names)
@@ -86,7 +88,7 @@ def test_splits_against_a_plain_reading(found):
     "The training and held-out pictures never share one, and wrappers only ever drop what all pictures share."
     paths = sorted("/".join([*folders, name]) for folders, name in found)
     if any(p != q and q.startswith(f"{p}/") for p in paths for q in paths): return
-    lies = _find_splits(paths)
+    lies = find_splits(paths)
     train, held = ({p for p in paths if lies[s] is not None and p.startswith(lies[s])} for s in ("train", "held-out"))
     assert train and not train & held
     if lies["held-out"] is None:
@@ -252,7 +254,7 @@ def test_a_run_is_told_what_changed_in_its_data(tmp_path):
     assert changed_data(out, now()) == ["folder a has 8 pictures and had 6"]
     for name in ("6", "7"): (root/f"a/{name}.png").unlink()
     (root/"a/5.png").rename(root/"a/9.png")
-    assert changed_data(out, now()) == ["folder a has 6 pictures and had 6, of other names"]
+    assert changed_data(out, now()) == ["folder a has 6 pictures and had 6, and not the same files"]
     (root/"a/9.png").rename(root/"a/5.png")
     (root/"c").rename(root/"b")
     with pytest.raises(ValueError, match=r"changed since the run at .*: folder c is gone \(6 pictures\); folder b is "
@@ -305,3 +307,16 @@ def test_names_of_any_bytes_are_understood(tmp_path):
     check_data_unchanged(tmp_path, data.understood)
     fill(root, ["c/0.png"])
     assert changed_data(tmp_path, load_data(str(root), size=4).understood) == ["folder c is new (1 pictures)"]
+
+
+def test_pictures_of_the_same_names_are_told_from_others(tmp_path):
+    "Classes whose pictures changed places, and a picture that was replaced."
+    root = fill(tmp_path/"d", ["cat/0.png", "dog/0.png"])
+    Image.new("RGB", (9, 9), "red").save(root/"dog/0.png")
+    run = tmp_path/"run"
+    (run/"checkpoints/step-000001").mkdir(parents=True)
+    write_record(run/"data.json", load_data(str(root), "train", 4).understood)
+    check_data_unchanged(run, load_data(f"{root}/", "train", 4).understood)
+    for old, new in [("cat", "x"), ("dog", "cat"), ("x", "dog")]: (root/old).rename(root/new)
+    with pytest.raises(ValueError, match="folder cat has 1 pictures and had 1, and not the same files; folder dog has"):
+        check_data_unchanged(run, load_data(str(root), "train", 4).understood)

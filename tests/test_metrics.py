@@ -302,6 +302,21 @@ def test_one_damaged_file_among_thousands_is_named_in_one_line(tmp_path, extract
     assert "\n" not in str(told.value)
 
 
+def test_a_folder_with_splits_is_measured_by_one_of_them(tmp_path):
+    images = torch.zeros(2, 1, 32, 32)
+    for part in ("train/a", "train/b", "val/a"): write_folder(tmp_path/"d"/part, images)
+    with pytest.warns(UserWarning, match="has splits: train/ is taken, its train images"): assert len(open_images(tmp_path/"d")) == 4
+    with pytest.warns(UserWarning, match="has splits: val/ is taken"): held = open_images(tmp_path/"d", "held-out")
+    assert len(held) == 2 and m.class_counts(held) == {"a": 2}
+
+
+def test_what_is_no_collection_of_images_is_told_so(tmp_path):
+    write_image(tmp_path/"0.png", torch.zeros(1, 8, 8))
+    with pytest.raises(ValueError, match="images must be a folder, an .npz or an .npy, got one picture: .*0.png"): open_images(tmp_path/"0.png")
+    np.save(tmp_path/"objects.npy", np.array([{}, {}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="objects.npy holds Python objects, which are never loaded"): open_images(tmp_path/"objects.npy")
+
+
 def test_classes_are_counted_and_an_uneven_crowd_is_told(tmp_path):
     held = load_digits("held-out")
     c, threes = m.MetricConfig("fid", "digits"), held.images[held.labels == 3][:30]
@@ -413,7 +428,7 @@ GOOD = "--samples good --extractor digits"
     (f"--samples note.npz {REFERENCE}", "note.npz is damaged"),
     (f"--samples float.npz {REFERENCE}", "must be uint8 images (N, H, W, 1 or 3), got float64 (3, 8, 8, 3)"),
     (f"--samples other.npz {REFERENCE}", "holds no array arr_0"),
-    (f"--samples object.npz {REFERENCE}", "object.npz is damaged"),
+    (f"--samples object.npz {REFERENCE}", "object.npz holds Python objects"),
     (f"--samples nowhere/at/all {REFERENCE}", "got 'nowhere/at/all': there is no such folder"),
     (f"--samples mnist {REFERENCE}", "data must be one of digits"),
     (f"--samples colour {REFERENCE} --metrics fid", "reads images of 1 channel, got 3"),

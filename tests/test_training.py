@@ -18,6 +18,7 @@ from pixnerd import from_pretrained, training
 from pixnerd.data import load_data
 from pixnerd.run_settings import TRAINING, TrainConfig, read_recipe
 from pixnerd.run_folder import latest_checkpoint, read_log
+from pixnerd.text_to_image import WordEncoder
 from pixnerd.training import train
 
 SHORT = dict(steps=12, batch=8, lr=1e-3, log_every=3, save_every=5, samples_every=12)
@@ -181,7 +182,7 @@ def start(config: TrainConfig, *encode, steps: int = 2):
 CATS = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
 
 
-def test_data_that_changed_do_not_continue_a_run(tmp_path):
+def test_data_that_changed_do_not_continue_a_run(tmp_path, caplog):
     "One class folder is replaced by another, as many classes and other ids; a folder grows. Nothing is called damaged."
     config = pictures(tmp_path/"data", *CATS)
     start(config)
@@ -193,6 +194,7 @@ def test_data_that_changed_do_not_continue_a_run(tmp_path):
     (tmp_path/"aside").rename(tmp_path/"run"/"data.json")
     with pytest.raises(ValueError, match="dog is gone"): train(config)
     assert next(train(replace(config, resume_changed=True))).step == 3
+    assert "continued although folder dog is gone (3 pictures); folder ant is new (3 pictures)" in caplog.text
     (tmp_path/"data"/"ant").rename(tmp_path/"data"/"dog")
     pictures(tmp_path/"data", "dog/3.png")
     with pytest.raises(ValueError, match="dog") as told: train(config)
@@ -207,6 +209,14 @@ def test_a_class_more_is_not_called_damage(tmp_path):
     with pytest.raises(ValueError, match="folder eel is new"): train(config)
     with pytest.raises(ValueError, match="num_classes was 2 in .*, and is 3 now.* another shape") as told: train(replace(config, resume_changed=True))
     assert "damaged" not in str(told.value) and "remove" not in str(told.value)
+
+
+def test_whoever_names_a_text_encoder_wants_captions(tmp_path):
+    "Nobody gets a model of classes instead, and a folder is the same however its path is written."
+    config = pictures(tmp_path/"data", *CATS)
+    with pytest.raises(ValueError, match="cond text cannot be had: .* has no captions"): train(replace(config, text="words"), WordEncoder())
+    start(config)
+    assert next(train(replace(config, data=f"{config.data}/"))).step == 3
 
 
 def test_a_run_inside_its_data_goes_on(tmp_path):
@@ -228,7 +238,6 @@ def test_a_damaged_picture_with_a_name_that_is_not_utf8_stops_nothing(tmp_path, 
 
 def test_captions_are_checked_before_the_first_step(tmp_path, caplog):
     "One strange caption: said at once, its picture passed over and listed. All of them strange: refused."
-    from pixnerd.text_to_image import WordEncoder
     config = pictures(tmp_path/"data", *(f"{i}.png" for i in range(5)), captions=True)
     for i in range(5): (tmp_path/"data"/f"{i}.txt").write_text("a crimson circle" if i == 3 else "a red circle")
     steps = train(config, WordEncoder())
