@@ -195,13 +195,17 @@ class Explorer(_Computed, LivePicture):
 
     def code(self, pinned:Mapping|Sequence[Mapping]=(), **changes) -> str:
         "What is shown, as the calls that make it; its last line is the picture."
-        s, kind = self.read(changes), type(self)
+        s, kind, subject = self.read(changes), type(self), self.subject
         args = [f"{k}={v!r}" for k, v in self._chosen(s).items()]
         if pinned: args.append(f"pinned={[self._chosen(self.read(p)) for p in _several(pinned)]!r}")
-        source = self.subject.source if self.subject else ""
-        needed = [] if kind.__module__ == "__main__" else [f"from {kind.__module__} import {kind.__name__}", ""]
         before = [text, ""] if (text := self.before(s)) else []
-        return "\n".join([*before, *needed, f"{kind.__name__}({source}).picture({', '.join(args)})"])
+        given = [subject.source] if subject else []
+        if subject and subject.model.config.text_width:
+            given.append("encode=encode")
+            load = f"encode = load_text_encoder({subject.model.config.text_encoder!r})"
+            if load not in text: before += ["from pixnerd.text_to_image import load_text_encoder", "", load, ""]
+        needed = [] if kind.__module__ == "__main__" else [f"from {kind.__module__} import {kind.__name__}", ""]
+        return "\n".join([*before, *needed, f"{kind.__name__}({', '.join(given)}).picture({', '.join(args)})"])
 
     def export(self, kind:str="png", pinned:Mapping|Sequence[Mapping]=(), **changes) -> bytes:
         "What is shown, as a file: png, csv, or gif where there is a film; raises `ValueError` for other kinds."
@@ -396,6 +400,7 @@ class View(_PictureView):
     def set(self, **values) -> None:
         "Move several controls at once; what lies beyond an end stops there."
         self.quiet = True
+        self.written.layout.display = "none"                            # the code of another picture
         def read(): return replace(self.settings, **{name: _rounded(box.value) for name, box in self.boxes.items()})
         try:
             for name, value in values.items():
