@@ -113,6 +113,7 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(voila)
     tab.appears("Denoise, with the digits")
+    assert tab.picture.bounding_box()["y"] < 500            # on the first screen, and above any photograph of it
     source = page.locator("input[type=text]:visible").first
     before = tab.pixels()
     source.fill("nowhere")
