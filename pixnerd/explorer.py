@@ -467,13 +467,18 @@ function render({ model, el }) {
   image.tabIndex = 0;
   image.className = "pixnerd-board";
 
-  // What ipywidgets leaves out: help on menus and lines of text, and names of handles for screen readers.
+  // What ipywidgets leaves out: help on menus, lines of text and the player, and names of handles for screen readers.
   const explain = row => {
     const label = row.querySelector(".widget-label")?.textContent;
     row.title = model.get("tips")[label] ?? row.title;
     row.querySelectorAll(".noUi-handle").forEach(handle => { handle.ariaLabel = label; });
   };
-  image.onload = () => el.closest(".widget-vbox")?.querySelectorAll(".widget-inline-hbox").forEach(explain);
+  const player = ["play, or pause", "stop, and go back to the beginning", "play again and again"];
+  image.onload = () => {
+    const box = el.closest(".widget-vbox");
+    box?.querySelectorAll(".widget-inline-hbox").forEach(explain);
+    box?.querySelectorAll(".widget-play button").forEach((button, i) => { button.title = player[i]; });
+  };
   const draw = () => {
     const old = image.src, png = model.get("png");
     image.alt = model.get("alt");
@@ -501,7 +506,11 @@ export default { initialize, render };
 _CANVAS_CSS = """
 .pixnerd-board { display: block; flex: none; max-width: 100%; background: white; cursor: crosshair; }
 .pixnerd-board[hidden] { display: none; }
-.pixnerd-board:focus-visible, .noUi-handle:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
+.noUi-handle:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
+.pixnerd-board:focus-visible, .jupyter-button:focus-visible, .widget-play button:focus-visible,
+.widget-inline-hbox :is(input, select, .widget-readout):focus-visible, .widget-tab .lm-TabBar-tab:focus-visible {
+  outline: 3px solid #0072B2 !important; outline-offset: -3px;
+}
 """
 
 # %% ../nbs/13b_explorer.ipynb #378be794
