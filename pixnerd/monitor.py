@@ -160,7 +160,9 @@ class TrainingMonitor(Explorer):
     @property
     def help(self) -> str:
         if not self.trainer or self.trainer.thread is None: return "follow reads the folder again every two seconds"
-        if self.trainer.running: return "training; stop leaves a checkpoint, from which start goes on"
+        if self.trainer.running:
+            steps = f"step {self.trainer.done} of {self.trainer.config.steps or '?'}"
+            return f"training, {steps}; stop leaves a checkpoint, from which start goes on"
         return self.trainer.error or f"stopped at step {self.trainer.done}, with a checkpoint"
 
     def controls(self, s) -> dict:
@@ -232,6 +234,7 @@ class MonitorView(View):
             s = self.settings
             if self.explorer.newest(s) != self.explorer.stamps.get(s.folder): self.refresh()
             elif trainer and trainer.error: self.say(trainer.error, wrong=True)
+            elif trainer and trainer.running and ">training, " in self.line.value: self.say(self.explorer.help)
 
     def refresh(self) -> None:
         "Read again, the runs there are to choose from as well."
@@ -280,7 +283,8 @@ class Dashboard(LivePicture):
         if subject.model.config.text_width and subject.encode is None and self.encoder_of:
             subject = replace(subject, encode=self.encoder_of(subject.model))
         self.subject = subject
-        self.views = {} # by name of the tab
+        kept = getattr(self, "views", {}) # by name of the tab; a training goes on, whatever is looked at
+        self.views = {name: view for name, view in kept.items() if name == "Training"}
 
     def explorer(self, name:str) -> Explorer:
         "A new explorer for a tab."
@@ -317,5 +321,6 @@ class Dashboard(LivePicture):
         try: self.load(self.source.value.strip())
         except (ValueError, OSError) as e: self.line.value = styled_line(one_line(e), wrong=True)
         else:
-            for place in self.tabs.children: place.children = ()
+            for name, place in zip(self.names, self.tabs.children):
+                if name not in self.views: place.children = ()
             self._show()

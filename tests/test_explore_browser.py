@@ -163,7 +163,7 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     page.get_by_role("button", name="start").locator("visible=true").click()
 
     def said(words): return page.locator(".widget-html:visible", has_text=words).count()
-    until("it says that it trains", lambda: said("training; stop"), 30)
+    until("it says that it trains", lambda: said("training, step"), 30)
     page.get_by_role("button", name="stop").locator("visible=true").click()
     until("it says where it stopped", lambda: said("stopped at step"), 60)
     folder = tab.row("folder").locator("input")

@@ -1,6 +1,8 @@
 "The training monitor and the dashboard, without a browser: runs that are missing, begin, go on, or are damaged."
 
 import json
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -85,6 +87,21 @@ def test_the_monitor_starts_and_stops_a_run(tmp_path):
     assert "holds files but no config.json of a run" in broken.error
 
 
+def test_a_training_says_its_step_before_anything_is_logged(tmp_path):
+    config = TrainConfig(out=str(tmp_path/"run"), steps=100_000, batch=4, log_every=50_000)
+    view = MonitorView(TrainingMonitor(config=config))
+    view.seconds = .05
+    view.start()
+    def step(): return int(re.search(r"training, step (\d+) of 100000", view.line.value)[1])
+    view.worker.wait()
+    first, end = step(), time.monotonic() + 60
+    while step() <= first + 1 and time.monotonic() < end: time.sleep(.05)
+    assert step() > first + 1
+    view.stop()
+    view.worker.wait()
+    view.follow_button.value = False
+
+
 def test_a_run_stopped_before_its_first_log_is_no_error(tmp_path):
     view = MonitorView(TrainingMonitor(config=TrainConfig(out=str(tmp_path/"run"), steps=1000, batch=4, log_every=500)))
     trainer = view.explorer.trainer
@@ -151,6 +168,11 @@ def test_the_dashboard_loads_another_model_or_says_why_not(tmp_path):
     for _ in train(TrainConfig(out=str(tmp_path/"runs/new"), steps=1, batch=4)): pass
     for i in (0, 3, 4, 5, 6): dashboard.tabs.selected_index = i               # not the samplers, which take long
     assert str(tmp_path/"runs/new") in dashboard.source.options              # a run that has begun meanwhile
+    training = dashboard.views["Training"]
+    dashboard.source.value = "digits"
+    assert not dashboard.line.value and dashboard.views == {"Training": training}              # it goes on
+    assert dashboard.tabs.children[6].children == (training.box,) and not dashboard.tabs.children[0].children
+    for i in (0, 2, 3, 4, 5): dashboard.tabs.selected_index = i
     assert len(dashboard.views) == 6 and box.children[1] is dashboard.tabs
     for view in dashboard.views.values():
         view.worker.wait()
