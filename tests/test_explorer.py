@@ -222,6 +222,16 @@ def test_copied_code_of_a_text_model_brings_its_encoder(kind):
     if kind is not SamplerLab: assert eval("again.picture" + call).png() == explorer.picture(**changes).png()
 
 
+def test_attention_to_words_names_the_words():
+    lens = TokenLens("scenes", encode=load_text_encoder("words"), steps=1, moment=0)
+    for prompts, image, words in (("a red star", 0, 3), ("a red star; two small, blue circles.", 1, 4)):
+        board = lens.picture(classes=prompts, image=image)
+        [[_, attention, _]] = board.rows
+        panel = next(panel for panel in attention.panels if "words" in panel.heading)
+        assert panel.down[:words] == ["a red star", "two small blue circles"][image].split()
+        assert set(panel.down[words:]) == {"–"} and panel.cells == (12, len(panel.across))
+
+
 def test_exports():
     explorer = DenoisingExplorer(TINY, steps=3)
     with Image.open(io.BytesIO(explorer.export("png", moment=1))) as picture:
