@@ -92,14 +92,15 @@ def test_a_training_says_its_step_before_anything_is_logged(tmp_path):
     view = MonitorView(TrainingMonitor(config=config))
     view.seconds = .05
     view.start()
-    def step(): return int(re.search(r"training, step (\d+) of 100000", view.line.value)[1])
-    view.worker.wait()
+    def step(): return int((re.search(r"training, step (\d+) of 100000", view.line.value) or [0, 0])[1])
     first, end = step(), time.monotonic() + 60
     while step() <= first + 1 and time.monotonic() < end: time.sleep(.05)
-    assert step() > first + 1
+    seen = step()
+    with pytest.raises(FileNotFoundError, match="this run has no checkpoint yet"): inspect_model(tmp_path/"run")
     view.stop()
     view.worker.wait()
     view.follow_button.value = False
+    assert seen > first + 1 and inspect_model(tmp_path/"run")
 
 
 def test_a_run_stopped_before_its_first_log_is_no_error(tmp_path):
