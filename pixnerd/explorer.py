@@ -195,13 +195,17 @@ class Explorer(_Computed, LivePicture):
 
     def code(self, pinned:Mapping|Sequence[Mapping]=(), **changes) -> str:
         "What is shown, as the calls that make it; its last line is the picture."
-        s, kind = self.read(changes), type(self)
+        s, kind, subject = self.read(changes), type(self), self.subject
         args = [f"{k}={v!r}" for k, v in self._chosen(s).items()]
         if pinned: args.append(f"pinned={[self._chosen(self.read(p)) for p in _several(pinned)]!r}")
-        source = self.subject.source if self.subject else ""
-        needed = [] if kind.__module__ == "__main__" else [f"from {kind.__module__} import {kind.__name__}", ""]
         before = [text, ""] if (text := self.before(s)) else []
-        return "\n".join([*before, *needed, f"{kind.__name__}({source}).picture({', '.join(args)})"])
+        given = [subject.source] if subject else []
+        if subject and subject.model.config.text_width:
+            given.append("encode=encode")
+            load = f"encode = load_text_encoder({subject.model.config.text_encoder!r})"
+            if load not in text: before += ["from pixnerd.text_to_image import load_text_encoder", "", load, ""]
+        needed = [] if kind.__module__ == "__main__" else [f"from {kind.__module__} import {kind.__name__}", ""]
+        return "\n".join([*before, *needed, f"{kind.__name__}({', '.join(given)}).picture({', '.join(args)})"])
 
     def export(self, kind:str="png", pinned:Mapping|Sequence[Mapping]=(), **changes) -> bytes:
         "What is shown, as a file: png, csv, or gif where there is a film; raises `ValueError` for other kinds."
@@ -396,6 +400,7 @@ class View(_PictureView):
     def set(self, **values) -> None:
         "Move several controls at once; what lies beyond an end stops there."
         self.quiet = True
+        self.written.layout.display = "none"                            # the code of another picture
         def read(): return replace(self.settings, **{name: _rounded(box.value) for name, box in self.boxes.items()})
         try:
             for name, value in values.items():
@@ -462,13 +467,18 @@ function render({ model, el }) {
   image.tabIndex = 0;
   image.className = "pixnerd-board";
 
-  // What ipywidgets leaves out: help on menus and lines of text, and names of handles for screen readers.
+  // What ipywidgets leaves out: help on menus, lines of text and the player, and names of handles for screen readers.
   const explain = row => {
     const label = row.querySelector(".widget-label")?.textContent;
     row.title = model.get("tips")[label] ?? row.title;
     row.querySelectorAll(".noUi-handle").forEach(handle => { handle.ariaLabel = label; });
   };
-  image.onload = () => el.closest(".widget-vbox")?.querySelectorAll(".widget-inline-hbox").forEach(explain);
+  const player = ["play, or pause", "stop, and go back to the beginning", "play again and again"];
+  image.onload = () => {
+    const box = el.closest(".widget-vbox");
+    box?.querySelectorAll(".widget-inline-hbox").forEach(explain);
+    box?.querySelectorAll(".widget-play button").forEach((button, i) => { button.title = player[i]; });
+  };
   const draw = () => {
     const old = image.src, png = model.get("png");
     image.alt = model.get("alt");
@@ -496,7 +506,11 @@ export default { initialize, render };
 _CANVAS_CSS = """
 .pixnerd-board { display: block; flex: none; max-width: 100%; background: white; cursor: crosshair; }
 .pixnerd-board[hidden] { display: none; }
-.pixnerd-board:focus-visible, .noUi-handle:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
+.noUi-handle:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
+.pixnerd-board:focus-visible, .jupyter-button:focus-visible, .widget-play button:focus-visible,
+.widget-inline-hbox :is(input, select, .widget-readout):focus-visible, .widget-tab .lm-TabBar-tab:focus-visible {
+  outline: 3px solid #0072B2 !important; outline-offset: -3px;
+}
 """
 
 # %% ../nbs/13b_explorer.ipynb #378be794

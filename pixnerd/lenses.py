@@ -248,15 +248,26 @@ def _attention_panels(subject:InspectedModel, s:_TokenSettings, looks:Sequence[T
                     titles=[f"head {i}" for i in range(len(chosen))], foot=foot, cells=subject.grid,
                     marked=[(i, s.token) for i in range(len(chosen))], **fit(len(chosen)))]
     words = chosen[:, count:]
-    if words.shape[1]:
-        panels.append(Tiles([paint_map(words, symmetric=False, low=0)], 300, "attention to words, by head and place",
-                            foot=f"{words.sum(1).mean():.0%} of all attention; yellow: {words.max():.0%}"))
+    if words.shape[1]: panels.append(_word_panel(subject, s, words))
     panels.append(Tiles([paint(m) for m in means], heading="mean over heads, by block: click one", name="block",
                         titles=[f"block {i}" for i in range(len(means))], marked=[(s.block, 0)], **fit(len(means))))
     entropy = [-(m * m.clamp_min(1e-12).log()).sum(-1).mean().item() for m in looks]
     table = {"block": range(len(looks)), "entropy": entropy, "on_words": [m[count:].sum().item() for m in means]}
     table |= {f"token_{j}": [float(m[j]) for m in means] for j in range(count)}
     return Stack(panels), table
+
+def _word_panel(subject:InspectedModel, s:_TokenSettings, looks:Tensor) -> Tiles:
+    "How much each head looks at each place of the text, named where it is a word; `looks`: (heads, places)."
+    heads, places = looks.shape
+    foot = f"{looks.sum(1).mean():.0%} of all attention; yellow: {looks.max():.0%}"
+    if subject.model.config.text_encoder != "words" or places > 24:
+        return Tiles([paint_map(looks, symmetric=False, low=0)], 300, "attention to words, by head and place", foot=foot)
+    prompt = [part for part in s.classes.split(";") if part.strip()][s.image]
+    found = prompt.replace(",", " ").rstrip(". ").split()[:places]
+    spread = F.interpolate(looks.T[None, None], (13 * places, 48 * heads), mode="nearest")[0, 0]
+    return Tiles([paint_map(spread, symmetric=False, low=0)], 48 * heads, "attention to words, by head",
+                 across=[f"{head}" for head in range(heads)], down=found + ["–"] * (places - len(found)),
+                 cells=(places, heads), foot=f"{foot}; –: no word")
 
 # %% ../nbs/13d_lenses.ipynb #51ccb99f
 def _place_panel(subject:InspectedModel, s:_TokenSettings) -> Tiles:

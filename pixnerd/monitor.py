@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,9 @@ def _drawn(folder:Path) -> Path|None: return max((folder/"samples").glob("step-*
 def _runs_beside(folder:str) -> list[str]:
     return [str(config.parent) for config in sorted(Path(folder).parent.glob("*/config.json"))]
 
-def _sample(checkpoint:Path, s:_MonitorSettings, most:int=50_000_000) -> np.ndarray|None:
-    "Up to ten samples of a checkpoint; None for a text model, or one of more than `most` parameters."
+@lru_cache(maxsize=8)
+def _sample(checkpoint:Path, stamp:int, s:_MonitorSettings, most:int=50_000_000) -> np.ndarray|None:
+    "Up to ten samples of a checkpoint written at `stamp`; None for a text model, or one of more than `most` parameters."
     subject = inspect_model(checkpoint)
     c = subject.model.config
     if c.text_width or sum(p.numel() for p in subject.model.parameters()) > most: return None
@@ -110,7 +112,7 @@ def _read_state(s:_MonitorSettings) -> Iterator[str|_RunState]: # what is going 
     elif checkpoint := latest_checkpoint(folder):
         yield f"sampling from {checkpoint.name}"
         step = int(checkpoint.name.removeprefix("step-"))
-        samples = _sample(checkpoint, s)
+        samples = _sample(checkpoint, checkpoint.stat().st_mtime_ns, s)
     yield _RunState(config, log, step, samples)
 
 # %% ../nbs/13f_monitor.ipynb #f79ba225
@@ -158,7 +160,9 @@ class TrainingMonitor(Explorer):
     @property
     def help(self) -> str:
         if not self.trainer or self.trainer.thread is None: return "follow reads the folder again every two seconds"
-        if self.trainer.running: return "training; stop leaves a checkpoint, from which start goes on"
+        if self.trainer.running:
+            steps = f"step {self.trainer.done} of {self.trainer.config.steps or '?'}"
+            return f"training, {steps}; stop leaves a checkpoint, from which start goes on"
         return self.trainer.error or f"stopped at step {self.trainer.done}, with a checkpoint"
 
     def controls(self, s) -> dict:
@@ -230,12 +234,18 @@ class MonitorView(View):
             s = self.settings
             if self.explorer.newest(s) != self.explorer.stamps.get(s.folder): self.refresh()
             elif trainer and trainer.error: self.say(trainer.error, wrong=True)
+            elif trainer and trainer.running and ">training, " in self.line.value: self.say(self.explorer.help)
+
+    def refresh(self) -> None:
+        "Read again, the runs there are to choose from as well."
+        self.explorer.controls(self.settings)["folder"].adjust(self.boxes["folder"])
+        super().refresh()
 
     def start(self, _=None) -> None:
-        "Start the run, and follow it."
+        "Start the run, show it, whichever was looked at, and follow it."
         self.explorer.trainer.start()
         self.follow_button.value = True
-        self.refresh()
+        self.set(folder=self.explorer.trainer.config.out)
 
     def stop(self, _=None) -> None:
         "Stop the run, and show how it stands."
@@ -273,7 +283,8 @@ class Dashboard(LivePicture):
         if subject.model.config.text_width and subject.encode is None and self.encoder_of:
             subject = replace(subject, encode=self.encoder_of(subject.model))
         self.subject = subject
-        self.views = {} # by name of the tab
+        kept = getattr(self, "views", {}) # by name of the tab; a training goes on, whatever is looked at
+        self.views = {name: view for name, view in kept.items() if name == "Training"}
 
     def explorer(self, name:str) -> Explorer:
         "A new explorer for a tab."
@@ -287,7 +298,7 @@ class Dashboard(LivePicture):
         w = live_package("ipywidgets")
         self.source = w.Combobox(
             description="checkpoint", value=self.subject.source.strip("'"), continuous_update=False,
-            options=[*SHIPPED, *_runs_beside(self.runs)], layout={"width": "420px"},
+            layout={"width": "420px"},
             style={"description_width": "78px"},
             tooltip="a shipped model, a run's folder, a published file, or a hub id")
         self.line = w.HTML()
@@ -298,6 +309,7 @@ class Dashboard(LivePicture):
         return w.VBox([w.HBox([self.source, self.line], layout={"align_items": "center"}), self.tabs])
 
     def _show(self, _=None) -> None:
+        self.source.options = [*SHIPPED, *_runs_beside(self.runs)]           # there may be a new one
         place = self.tabs.selected_index or 0
         name = self.names[place]
         if name in self.views: return
@@ -306,8 +318,9 @@ class Dashboard(LivePicture):
 
     def _load(self, _) -> None:
         self.line.value = ""
-        try: self.load(self.source.value)
+        try: self.load(self.source.value.strip())
         except (ValueError, OSError) as e: self.line.value = styled_line(one_line(e), wrong=True)
         else:
-            for place in self.tabs.children: place.children = ()
+            for name, place in zip(self.names, self.tabs.children):
+                if name not in self.views: place.children = ()
             self._show()

@@ -23,7 +23,7 @@ from .model import PixNerd
 from .neural_field import NeuralField
 from .patches import patch_grid
 from .records import option
-from .run_folder import latest_checkpoint
+from .run_folder import latest_checkpoint, read_run
 from .samplers import RECOMMENDED, SamplerSettings, Step, denoise, make_noise
 from .transformer import Block, modulate, rotate
 
@@ -96,6 +96,10 @@ class InspectedModel:
 # %% ../nbs/13_probes.ipynb #cdfc9805
 def _prompts(text:str) -> list[str]: return [part.strip() for part in text.split(";") if part.strip()]
 
+def _is_run(folder:str|Path) -> bool:
+    try: return bool(read_run(Path(folder)/"config.json"))
+    except (OSError, ValueError): return False
+
 # %% ../nbs/13_probes.ipynb #e54905c5
 def inspect_model(
     model:PixNerd|InspectedModel|str|Path, # a model, one opened before, what `from_pretrained` takes, or a run's folder
@@ -106,6 +110,8 @@ def inspect_model(
     elif isinstance(model, InspectedModel): original, source, encode = model.model, model.source, encode or model.encode
     else:
         path = latest_checkpoint(model) or model
+        if path is model and _is_run(model):
+            raise FileNotFoundError(f"{model}: this run has no checkpoint yet, which it writes when it is stopped")
         original = from_pretrained(path)
         source = repr(str(path))
     with torch.device("meta"): private = PixNerd(original.config, field_impl="plain")   # every module can be hooked

@@ -113,6 +113,7 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(voila)
     tab.appears("Denoise, with the digits")
+    assert tab.picture.bounding_box()["y"] < 500            # on the first screen, and above any photograph of it
     source = page.locator("input[type=text]:visible").first
     before = tab.pixels()
     source.fill("nowhere")
@@ -147,13 +148,22 @@ def test_voila_every_control_moves_its_picture(voila, page, room):
     assert len(told) > 8 and all(title for label, title in told.items() if label and label != "checkpoint"), told
     named = page.locator(".noUi-handle").evaluate_all("handles => handles.map(handle => handle.ariaLabel)")
     assert len(named) > 20 and all(named), named                               # for screen readers
+    named = page.locator("button:visible").evaluate_all("buttons => buttons.map(b => b.textContent.trim() || b.title)")
+    assert all(named), named
+    open_tab(page, "Denoise")
+    tab.picture.wait_for()
+    source.focus()
+    for _ in range(24):                                      # what the keyboard is at can be seen
+        page.keyboard.press("Tab")
+        at = page.evaluate("() => [document.activeElement.className, getComputedStyle(document.activeElement).outline]")
+        assert at[1].endswith("solid 3px"), at
     open_tab(page, "Training")
     tab.appears("Training, before there is a run")           # says so, without alarm, and offers to start one
     assert page.get_by_role("button", name="start").locator("visible=true").count() == 1
     page.get_by_role("button", name="start").locator("visible=true").click()
 
     def said(words): return page.locator(".widget-html:visible", has_text=words).count()
-    until("it says that it trains", lambda: said("training; stop"), 30)
+    until("it says that it trains", lambda: said("training, step"), 30)
     page.get_by_role("button", name="stop").locator("visible=true").click()
     until("it says where it stopped", lambda: said("stopped at step"), 60)
     folder = tab.row("folder").locator("input")

@@ -25,6 +25,7 @@ from pixnerd.explorers import DenoisingExplorer, ResolutionLab, SamplerLab
 from pixnerd.lenses import FIELD_VIEWS, FieldLens, TokenLens
 from pixnerd.samplers import METHODS, Solver, euler
 from pixnerd.show import Slider
+from pixnerd.text_to_image import load_text_encoder
 
 torch.manual_seed(0)
 TINY = make_tiny()
@@ -208,6 +209,29 @@ def test_copied_code_gives_the_same_picture(kind, tmp_path):
     assert_close(theirs, ours, atol=1e-5, rtol=0)                            # lenses use the plain field
 
 
+@pytest.mark.parametrize("kind", [DenoisingExplorer, SamplerLab, TokenLens])
+def test_copied_code_of_a_text_model_brings_its_encoder(kind):
+    explorer = kind("scenes", encode=load_text_encoder("words"))
+    changes = dict(most=8) if kind is SamplerLab else dict(steps=2, moment=1)
+    *lines, last = explorer.code(**changes).splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    made, _, call = last.partition(".picture")
+    again = eval(made, names)
+    assert torch.equal(again.subject.condition("a star")[0], explorer.subject.condition("a star")[0])
+    if kind is not SamplerLab: assert eval("again.picture" + call).png() == explorer.picture(**changes).png()
+
+
+def test_attention_to_words_names_the_words():
+    lens = TokenLens("scenes", encode=load_text_encoder("words"), steps=1, moment=0)
+    for prompts, image, words in (("a red star", 0, 3), ("a red star; two small, blue circles.", 1, 4)):
+        board = lens.picture(classes=prompts, image=image)
+        [[_, attention, _]] = board.rows
+        panel = next(panel for panel in attention.panels if "words" in panel.heading)
+        assert panel.down[:words] == ["a red star", "two small blue circles"][image].split()
+        assert set(panel.down[words:]) == {"–"} and panel.cells == (12, len(panel.across))
+
+
 def test_exports():
     explorer = DenoisingExplorer(TINY, steps=3)
     with Image.open(io.BytesIO(explorer.export("png", moment=1))) as picture:
@@ -243,11 +267,15 @@ def test_buttons_pin_copy_and_save():
     assert view.unpin_button.layout.display == ""
     view.copy()
     assert sent[-1][0] == {"copy": view.written.value} and "pinned=[{" in view.written.value
+    assert view.written.layout.display == ""
     view.save("csv")
     view.saver.join()
     assert sent[-1][0]["save"] == "DenoisingExplorer-model-method-heun-steps-3-moment-3.csv"
     assert sent[-1][1][0].startswith(b"pinned step,")
     view.unpin()
+    view.worker.wait()
+    view.set(method="euler")
+    assert view.written.layout.display == "none"                             # it was another picture's code
     view.worker.wait()
     assert not view.pinned and view.board.size == before and view.unpin_button.layout.display == "none"
 

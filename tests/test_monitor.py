@@ -1,6 +1,8 @@
 "The training monitor and the dashboard, without a browser: runs that are missing, begin, go on, or are damaged."
 
 import json
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from tiny import make_tiny
 pytest.importorskip("ipywidgets", reason="the widgets are not installed (pip install -e '.[dev]')")
 pytest.importorskip("anywidget", reason="the widgets are not installed (pip install -e '.[dev]')")
 from pixnerd.monitor import Dashboard, MonitorView, TrainingMonitor
+from pixnerd.probes import inspect_model
 from pixnerd.run_folder import latest_checkpoint
 from pixnerd.run_settings import TrainConfig
 from pixnerd.training import train
@@ -69,6 +72,12 @@ def test_the_monitor_starts_and_stops_a_run(tmp_path):
     assert not trainer.error and 3 <= trainer.done < 1000
     assert latest_checkpoint(tmp_path/"run").name == f"step-{trainer.done:06d}"
     assert f"stopped at step {trainer.done}" in view.line.value and len(view.board.table["step"]) == trainer.done
+    assert str(tmp_path/"run") in view.boxes["folder"].options               # offered from now on
+    view.set(folder=str(tmp_path/"elsewhere"))
+    start.click()
+    assert view.settings.folder == config.out                                # what it trains is what it shows
+    stop.click()
+    view.worker.wait()
     view.follow_button.value = False
     (tmp_path/"other").mkdir()
     (tmp_path/"other/file").touch()
@@ -76,6 +85,22 @@ def test_the_monitor_starts_and_stops_a_run(tmp_path):
     broken.start()
     broken.thread.join()
     assert "holds files but no config.json of a run" in broken.error
+
+
+def test_a_training_says_its_step_before_anything_is_logged(tmp_path):
+    config = TrainConfig(out=str(tmp_path/"run"), steps=100_000, batch=4, log_every=50_000)
+    view = MonitorView(TrainingMonitor(config=config))
+    view.seconds = .05
+    view.start()
+    def step(): return int((re.search(r"training, step (\d+) of 100000", view.line.value) or [0, 0])[1])
+    first, end = step(), time.monotonic() + 60
+    while step() <= first + 1 and time.monotonic() < end: time.sleep(.05)
+    seen = step()
+    with pytest.raises(FileNotFoundError, match="this run has no checkpoint yet"): inspect_model(tmp_path/"run")
+    view.stop()
+    view.worker.wait()
+    view.follow_button.value = False
+    assert seen > first + 1 and inspect_model(tmp_path/"run")
 
 
 def test_a_run_stopped_before_its_first_log_is_no_error(tmp_path):
@@ -87,6 +112,21 @@ def test_a_run_stopped_before_its_first_log_is_no_error(tmp_path):
     view.worker.wait()
     assert "role='alert'" not in view.line.value and "stopped at step" in view.line.value
     view.follow_button.value = False
+
+
+def test_a_checkpoint_draws_once(tmp_path, monkeypatch):
+    "However often the log grows: drawing takes time from the training beside it."
+    run, drawn = tmp_path/"run", []
+    for _ in train(TrainConfig(out=str(run), steps=4, batch=4, log_every=2)): pass
+    monkeypatch.setattr("pixnerd.monitor.inspect_model", lambda checkpoint: drawn.append(checkpoint) or inspect_model(checkpoint))
+    monitor = TrainingMonitor(run)
+    for step in (6, 8):
+        monitor.compute()
+        with (run/"log.jsonl").open("a") as log: log.write(json.dumps({"step": step, "loss": 1.}) + "\n")
+    state = monitor.compute()
+    assert len(state.log) == 4 and state.samples is not None and drawn == [latest_checkpoint(run)]
+    monitor.compute(seed=1)
+    assert len(drawn) == 2
 
 
 def test_the_dashboard_goes_on_with_the_run_in_its_folder(tmp_path):
@@ -122,10 +162,18 @@ def test_the_dashboard_loads_another_model_or_says_why_not(tmp_path):
     assert list(dashboard.views) == ["Denoise"]
     TINY.save_pretrained(tmp_path/"tiny")
     dashboard.tabs.selected_index = 2
-    dashboard.source.value = str(tmp_path/"tiny")
+    dashboard.source.value = f" {tmp_path/'tiny'} "
     assert not dashboard.line.value and list(dashboard.views) == ["Field"]
     assert dashboard.subject.source == repr(str(tmp_path/"tiny"))
+    assert str(tmp_path/"runs/new") not in dashboard.source.options
+    for _ in train(TrainConfig(out=str(tmp_path/"runs/new"), steps=1, batch=4)): pass
     for i in (0, 3, 4, 5, 6): dashboard.tabs.selected_index = i               # not the samplers, which take long
+    assert str(tmp_path/"runs/new") in dashboard.source.options              # a run that has begun meanwhile
+    training = dashboard.views["Training"]
+    dashboard.source.value = "digits"
+    assert not dashboard.line.value and dashboard.views == {"Training": training}              # it goes on
+    assert dashboard.tabs.children[6].children == (training.box,) and not dashboard.tabs.children[0].children
+    for i in (0, 2, 3, 4, 5): dashboard.tabs.selected_index = i
     assert len(dashboard.views) == 6 and box.children[1] is dashboard.tabs
     for view in dashboard.views.values():
         view.worker.wait()
