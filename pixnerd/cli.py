@@ -117,7 +117,7 @@ def _read_labels(path:str|Path, config:PixNerdConfig) -> list[int]:
     if not entries: raise ValueError(f"labels {path} holds no classes")
     ids = {}
     for number, entry in enumerate(entries, 1):
-        try: ids[entry] = ids.get(entry) or class_ids([entry], config.num_classes, config.class_names)
+        try: ids[entry] = ids.get(entry) or class_ids(entry, config.num_classes, config.class_names)
         except ValueError as e: raise ValueError(f"labels {path}, entry {number}: {e}") from None
         if len(ids[entry]) > 1: raise ValueError(f"labels {path}, entry {number}: must be one class, got {entry!r}")
     return [ids[entry][0] for entry in entries]
