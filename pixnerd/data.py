@@ -165,8 +165,8 @@ def class_ids(
     names:Sequence[str]=(), # their names in order; none: ids only, or ImageNet's where there are 1,000
 ) -> list[int]: # at least one; raises `ValueError` naming what is unknown or could be several, and the nearest names
     "Class ids from names, ids and ranges of them."
-    try: parts = next(csv.reader([wanted], skipinitialspace=True), []) if isinstance(wanted, str) else wanted
-    except csv.Error as e: raise ValueError(f"classes must be names and ids with commas between them: {e}") from None
+    parts = wanted
+    if isinstance(wanted, str): parts = next(csv.reader([re.sub(r"[\r\n]", " ", wanted)], skipinitialspace=True), [])
     parts = [text for part in parts if (text := str(part).strip())]
     if not parts: raise ValueError(f"classes must name at least one class, got {wanted!r}")
     if not names and count == 1000 and not all(re.fullmatch(r"\d+(\s*-\s*\d+)?", part) for part in parts):

@@ -151,7 +151,7 @@ MISTAKES = {
     "evaluate --samples full --out file": "out file is a file: choose a folder",
     "evaluate --samples full --reference digits --save-statistics no/s.npz": "save-statistics no/s.npz is in no folder",
     "evaluate --samples full --reference full --split nonsense": "split must be one of train, held-out, got 'nonsense'",
-    "evaluate --samples full --reference digits --crop": "crop is for a reference that is a folder of images, got digits",
+    "evaluate --samples full --reference digits --crop": "crop is for a reference that is a folder of images",
     "evaluate --samples=--": "samples needs a value, got '--'",
     "evaluate --samples ": "argument --samples: must not be empty",
     "evaluate --samples ~nosuchuser/s": "~nosuchuser/s names a home folder that is not known",
@@ -272,7 +272,8 @@ def test_classes_are_asked_for_by_the_names_a_model_was_trained_with(run, tmp_pa
 
 
 def test_class_names_with_commas_and_spaces(run, tmp_path):
-    config = replace(PixNerd.from_preset("digits").config, num_classes=3, class_names=(" lead", "trail ", "with, comma"))
+    names = (" lead", "trail ", "with, comma")
+    config = replace(PixNerd.from_preset("digits").config, num_classes=3, class_names=names)
     PixNerd(config).save_pretrained(tmp_path/"odd")
     (tmp_path/"labels.txt").write_text('trail\n"with, comma"\nlead\nwith, comma\n')
     for out, asked, classes in [("a", ["--classes", "with, comma", "--count", 1], "2"),
