@@ -117,7 +117,7 @@ def _read_labels(path:str|Path, config:PixNerdConfig) -> list[int]:
     if not entries: raise ValueError(f"labels {path} holds no classes")
     ids = {}
     for number, entry in enumerate(entries, 1):
-        try: ids[entry] = ids.get(entry) or class_ids([entry], config.num_classes, config.class_names)
+        try: ids[entry] = ids.get(entry) or class_ids(entry, config.num_classes, config.class_names)
         except ValueError as e: raise ValueError(f"labels {path}, entry {number}: {e}") from None
         if len(ids[entry]) > 1: raise ValueError(f"labels {path}, entry {number}: must be one class, got {entry!r}")
     return [ids[entry][0] for entry in entries]
@@ -159,6 +159,11 @@ class _Drawing:
     request:SampleConfig # with a size
     settings:SamplerSettings
     labels:list[int]|list[str]
+
+    @property
+    def names(self) -> dict[int, str]: # of the classes that are drawn; {}: they have none
+        known = self.model.config.class_names
+        return {i: known[i] for i in sorted(set(self.labels))} if known else {}
 
 # %% ../nbs/17_cli.ipynb #92793bb3
 def _open_drawing(request:SampleConfig, sampler:dict, device:torch.device) -> _Drawing:
@@ -204,6 +209,7 @@ def _fill_folder(drawing:_Drawing, out:str|Path, processes:Processes) -> tuple[i
         "size": [request.size] * 2, "drawn": drawn, "seconds": seconds,
         "made_by": provenance(processes.device) | {"processes": processes.count, "commit": source_commit()},
     }
+    if model.config.class_names: record["names"] = drawing.names
     if processes.main: finish_samples(Path(out), labels, record, request.npz, request.images, across)
     return drawn, seconds
 
@@ -219,13 +225,15 @@ def sample_main(arguments:Sequence[str]) -> None:
     """Draw images from a trained PixNerd. To continue after an interruption, run the same command again; several
     processes share the work when it is started by torchrun or accelerate launch."""
     given = _sampling_parser("pixnerd-sample", sample_main.__doc__, _Where).parse_args(arguments)
-    request, sampler = _read_sampling(given)
+    (request, sampler), where = _read_sampling(given), _Where(**read_options(given, _Where))
     if not request.model: request = replace(request, model="scenes" if request.prompted else "digits")
-    processes = Processes(pick_device(given.device))
-    drawn, seconds = _fill_folder(_open_drawing(request, sampler, processes.device), given.out, processes)
+    processes = Processes(pick_device(where.device))
+    drawing = _open_drawing(request, sampler, processes.device)
+    drawn, seconds = _fill_folder(drawing, where.out, processes)
     if processes.main:
-        sheet = Path(given.out)/"samples.png"
-        print(f"{drawn} images in {seconds:.1f} s: {sheet}" if drawn else f"complete already: {sheet}")
+        sheet, names = Path(where.out)/"samples.png", [*drawing.names.values()]
+        of = f" of {', '.join(names[:10])}{f' and {len(names) - 10} classes more' * (len(names) > 10)}" if names else ""
+        print(f"{drawn} images{of} in {seconds:.1f} s: {sheet}" if drawn else f"complete already{of}: {sheet}")
     processes.leave()
 
 # %% ../nbs/17_cli.ipynb #239bb463
@@ -247,6 +255,9 @@ class _EvaluateConfig:
             raise ValueError("samples and model both say what to measure: give one of them")
         if self.samples is None and request.model is None and not (self.save_statistics and self.reference):
             raise ValueError("nothing to measure: give samples or model, or reference and save-statistics")
+        if self.split not in SPLITS: raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if self.crop and not Path(self.reference or "digits").is_dir():
+            raise ValueError(f"crop is for a reference that is a folder of images, got {self.reference}")
         for f in fields(request):
             if request.model is None and f.default is None and getattr(request, f.name) is not None:
                 raise ValueError(f"{f.name} is for drawing from a model, and none was given")
@@ -270,6 +281,10 @@ def _prepare(
         pictures = open_images(task.samples)
         shape, count = pictures.shape, len(pictures)
     if task.reference is not None: reference = open_reference(task.reference, task.split, shape[-1], task.crop)
+    if task.split != "train":
+        pictures = reference and reference.pictures
+        if not pictures or pictures.name == str(Path(task.reference)):
+            raise ValueError(f"split {task.split} is for data sets and folders with splits, got {task.reference}")
     extractor = make_extractor(config, device)
     if count: check_pair(shape, count, reference, config, extractor)
     if task.save_statistics:
@@ -287,6 +302,9 @@ def _measure_folder(
     pictures, start = open_images(samples), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True) # fails now rather than at the end
     real = len(reference.pictures) if reference and reference.pictures else 0
+    for source in (pictures, reference.pictures) if real else (pictures,):
+        labels = sum(class_counts(source).values())
+        if labels not in (0, len(source)): warnings.warn(f"{source.name} has {labels} labels for {len(source)} images")
     with progress(len(pictures) + real, "measure", "image") as bar:
         metrics = measure(pictures, reference, config, extractor, each=bar.update)
     drawn_by = Path(samples)/"samples.json"

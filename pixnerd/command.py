@@ -8,6 +8,7 @@ __all__ = ['run_command', 'add_options', 'read_options', 'make_parser', 'stop_po
 # %% ../nbs/16a_command.ipynb #67ee1455
 import argparse
 import os
+import re
 import signal
 import sys
 import warnings
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import get_args
 
@@ -35,7 +37,8 @@ def _leave(message:str, code:int) -> None:
 
 def _show_warning(message:Warning|str, category:type, filename:str, line:int, file=None, text=None) -> None:
     "A warning as a line for people."
-    if is_first(): print(f"warning: {_line(message)}", file=sys.stderr)
+    from tqdm import tqdm
+    if is_first(): tqdm.write(f"warning: {_line(message)}", file=sys.stderr) # above a bar, not into it
 
 # %% ../nbs/16a_command.ipynb #88e1a399
 def _forget_ranks() -> None:
@@ -110,6 +113,9 @@ def read_options(
     values = {f.name: getattr(given, f.name) for f in fields(config)}
     for name, v in values.items():
         if v == []: raise ValueError(f"{name} needs a value, got '--'") # which argparse takes for the end of options
+    out = values.get("out")
+    for p in Path(out or "").parents:
+        if p.is_file(): raise ValueError(f"out {out} would be inside {p}, which is a file: choose another out")
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if v is not None}
 
 # %% ../nbs/16a_command.ipynb #2172cb59
@@ -119,7 +125,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, "") else super()._get_help_string(action)
 
 class _Parser(argparse.ArgumentParser):
-    "Answers a mistake with its one line, which `run_command` prints."
+    "Answers a mistake with its one line, which `run_command` prints; takes -inf for a number, as -1."
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf$|nan$)", re.IGNORECASE)
+
     def error(self, message): raise ValueError(message)
 
 # %% ../nbs/16a_command.ipynb #8ed0562c

@@ -7,12 +7,14 @@ __all__ = ['DATASETS', 'DataSource', 'check_data', 'load_data', 'describe_data',
            'imagenet_names']
 
 # %% ../nbs/09e_data.ipynb #eefa04cc
+import csv
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -158,41 +160,69 @@ def batches(
 
 # %% ../nbs/09e_data.ipynb #7f903e17
 def class_ids(
-    wanted:str|Sequence[str|int], # "cat, 3, 5-7", or a list of names (any case) and ids
+    wanted:str|Sequence[str|int], # "cat, 3, 5-7", commas in names quoted, as in CSV; or a list of names and ids
     count:int=1000, # classes of the model, where they have no names
     names:Sequence[str]=(), # their names in order; none: ids only, or ImageNet's where there are 1,000
-) -> list[int]: # at least one; raises `ValueError` naming what is unknown, and the nearest names
+) -> list[int]: # at least one; raises `ValueError` naming what is unknown or could be several, and the nearest names
     "Class ids from names, ids and ranges of them."
-    parts = wanted.split(",") if isinstance(wanted, str) else wanted
+    parts = wanted
+    if isinstance(wanted, str): parts = next(csv.reader([re.sub(r"[\r\n]", " ", wanted)], skipinitialspace=True), [])
     parts = [text for part in parts if (text := str(part).strip())]
     if not parts: raise ValueError(f"classes must name at least one class, got {wanted!r}")
     if not names and count == 1000 and not all(re.fullmatch(r"\d+(\s*-\s*\d+)?", part) for part in parts):
         names = imagenet_names()
-    known = {}
-    for i, name in enumerate(names): known.setdefault(name.lower(), i)
-    def find(text): return _class_id(text, known, len(names) or count)
-    ids = []
-    for part in parts:
-        low, dash, high = (side.strip() for side in part.partition("-"))
-        if dash and low.isdecimal() and high.isdecimal() and part.lower() not in known:
-            first, last = find(low), find(high)
-            if first > last: raise ValueError(f"classes must go upwards in a range, got {part!r}")
-            ids += range(first, last + 1)
-        else: ids.append(find(part))
-    return ids
+    known = _ClassNames(names, len(names) or count)
+    if isinstance(wanted, str) and known.named(wanted): parts = [wanted]
+    return [i for part in parts for i in known.find_all(part)]
 
 # %% ../nbs/09e_data.ipynb #4af43884
-def _class_id(text:str, known:dict[str, int], count:int) -> int:
-    "One class id, from a name (`known` in lower case) or an id below `count`; `ValueError` naming the nearest names."
-    if text.lower() in known: return known[text.lower()]
-    numbered = bool(known) and all(name.isdecimal() for name in known)
-    near = [] if text.isdecimal() else get_close_matches(text.lower(), known, 3, .4)
-    if text.isdecimal() and numbered:
-        same = [i for name, i in known.items() if int(name) == int(text)]          # "7" for the folder "07"
-        if same: return same[0]
-    elif text.isdecimal() and int(text) < count: return int(text)
-    what = f"one of {', '.join(known)}" if numbered else f"{'a name or ' * bool(known)}an id from 0 to {count - 1}"
-    raise ValueError(f"unknown class {text!r}: " + (f"did you mean {', '.join(near)}?" if near else f"must be {what}"))
+class _ClassNames:
+    "Finds classes by what they are called: exactly, but for spaces around it, in any case, and 07 as 7."
+    def __init__(self, names:Sequence[str], count:int):
+        self.names, self.count = names, count
+        self.numbered = next((i for i, name in enumerate(names) if name.strip().isdecimal()), None) # so no ids
+        self.ways = [str, str.strip, lambda name: name.strip().lower(), lambda name: name.strip().lower().lstrip("0")]
+        self.found = [{} for _ in self.ways]
+        for found, way in zip(self.found, self.ways):
+            for i, name in enumerate(names):
+                if way is not self.ways[-1] or name.strip().isdecimal(): found.setdefault(way(name), []).append(i)
+
+    def named(self, text:str) -> list[int]: # usually one; none where no class is called so
+        decimal = text.strip().isdecimal()
+        known = (found.get(way(text)) for found, way in zip(self.found, self.ways[:3 + decimal]))
+        return next(filter(None, known), [])
+
+    def find(self, text:str) -> int: # raises `ValueError`
+        if same := self.named(text):
+            if len(same) == 1: return same[0]
+            raise ValueError(f"class {text!r} may be {self._listed(same, ' or ')}: give one exactly{self._ids(same)}")
+        if text.isdecimal() and self.numbered is None and int(text) < self.count: return int(text)
+        raise ValueError(f"unknown class {text!r}: {self._advice(text)}")
+
+    def find_all(self, part:str) -> Iterable[int]: # of a name, an id or a range; raises `ValueError`
+        low, dash, high = (side.strip() for side in part.partition("-"))
+        if not (low.isdecimal() and high.isdecimal()) or self.named(part): return [self.find(part)]
+        self.find(low), self.find(high)
+        span = range(int(low), int(high) + 1)
+        if not span: raise ValueError(f"classes must go upwards in a range, got {part!r}")
+        if self.numbered is None: return span
+        if missing := list(islice((str(n) for n in span if not self.named(str(n))), 5)):
+            raise ValueError(f"classes {part}: no class is called {', '.join(missing[:4])}{' …' * (len(missing) > 4)}")
+        return [self.find(str(n)) for n in span]
+
+    def _advice(self, text:str) -> str:
+        lowered, letters = self.found[2], any(map(str.isalpha, text))
+        near = [i for name in get_close_matches(text.lower(), lowered, 3, .4) for i in lowered[name]] if letters else []
+        if near: return f"did you mean {self._listed(near)}{self._ids(near)}?"
+        if self.numbered is None: return f"must be {'a name or ' * bool(self.names)}an id from 0 to {self.count - 1}"
+        return (f"must be one of {self._listed(range(min(20, self.count)))}{' …' * (self.count > 20)} (ids are not "
+                f"taken, as {self.names[self.numbered].strip()} is the name of class {self.numbered})")
+
+    def _listed(self, ids:Iterable[int], between:str=", ") -> str:
+        return between.join(f'"{n}"' if "," in (n := self.names[i]) or n != n.strip() else n for i in ids)
+
+    def _ids(self, ids:Sequence[int]) -> str:
+        return "" if self.numbered is not None else f", or its id {' or '.join(map(str, ids))}"
 
 # %% ../nbs/09e_data.ipynb #a13f94dd
 @lru_cache(maxsize=1)

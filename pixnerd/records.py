@@ -87,7 +87,9 @@ def lock_folder(
 
 # %% ../nbs/00a_records.ipynb #0c3cf5eb
 _TRACES = {".lock", ".DS_Store", ".directory", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini", "lost+found",
-           "@eaDir", "__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd"}
+           "@eaDir", "__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd", "$RECYCLE.BIN", "#recycle",
+           "System Volume Information", ".stfolder", ".gitkeep", ".dropbox"}
+_TRACES_LIKE = ".*.tmp", "._*", ".nfs*", ".Trash-*"
 
 def is_vacant(
     folder:str|Path, # a path that need not exist
@@ -95,7 +97,7 @@ def is_vacant(
     "Whether a command may take a folder for its results."
     folder = Path(folder)
     if not folder.exists(): return True
-    return folder.is_dir() and all(p.name in _TRACES or p.match(".*.tmp") or p.match("._*") for p in folder.iterdir())
+    return folder.is_dir() and all(p.name in _TRACES or any(map(p.match, _TRACES_LIKE)) for p in folder.iterdir())
 
 # %% ../nbs/00a_records.ipynb #1e800d69
 def cpu_name() -> str: # for example "AMD EPYC 9B14"

@@ -146,7 +146,7 @@ def _check_folder(folder:Path, decided:Mapping) -> None:
     for name, value in json.loads(json.dumps(decided)).items(): # as JSON has it: lists for tuples
         if before.get(name) != value:
             raise ValueError(f"{name} was {before.get(name)} in the samples at {folder}, got {value}: "
-                             "choose another out, or remove that folder")
+                             "choose another out")
 
 # %% ../nbs/12b_sample_folders.ipynb #91d0ef3f
 @contextmanager

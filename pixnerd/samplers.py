@@ -280,7 +280,9 @@ def denoise(
     s = replace(settings, **changes)
     config = getattr(model, "config", None)
     _check_request(noise, cond, null_cond, s.guidance_scale, getattr(config, "num_classes", None))
-    if s.guidance_scale != 1 and not getattr(config, "null_class", True): _warn_of_guidance(config)
+    low, high = s.guidance_interval
+    acts = s.guidance_scale != 1 and low < min(high, 1) and high > 0
+    if acts and not getattr(config, "null_class", True): _warn_of_guidance(config)
     numbers = range(len(noise)) if indices is None else indices
     if len(numbers) != len(noise):
         raise ValueError(f"indices must have one number an image: got {len(numbers)} for {len(noise)} images")

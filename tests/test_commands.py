@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import odd_input
 import pytest
 import torch
@@ -137,6 +138,9 @@ MISTAKES = {
     "sample --no-images": "no-images without npz would keep nothing",
     "sample --size 33": "size must be a multiple of 4, the patches a side, got 33",
     "sample --size 0": "size must be at least 1, got 0",
+    "sample --out file/x": "out file/x would be inside file, which is a file: choose another out",
+    "sample --classes -1": "must be an id from 0 to 9",
+    "sample --guidance-interval inf -inf": "guidance_interval must be two times, the lower first, got inf, -inf",
     "sample --out full": "full already exists and is not an empty folder",
     "sample --out file": "file already exists",
     "demo --data scenes": "the demo's judge knows digits of 32 pixels",
@@ -146,6 +150,8 @@ MISTAKES = {
     "demo --out ~nosuchuser": "~nosuchuser names a home folder that is not known",
     "evaluate --samples full --out file": "out file is a file: choose a folder",
     "evaluate --samples full --reference digits --save-statistics no/s.npz": "save-statistics no/s.npz is in no folder",
+    "evaluate --samples full --reference full --split nonsense": "split must be one of train, held-out, got 'nonsense'",
+    "evaluate --samples full --reference digits --crop": "crop is for a reference that is a folder of images",
     "evaluate --samples=--": "samples needs a value, got '--'",
     "evaluate --samples ": "argument --samples: must not be empty",
     "evaluate --samples ~nosuchuser/s": "~nosuchuser/s names a home folder that is not known",
@@ -257,11 +263,51 @@ def test_classes_are_asked_for_by_the_names_a_model_was_trained_with(run, tmp_pa
     config = replace(PixNerd.from_preset("digits").config, num_classes=3, class_names=("cat", "dog", "guinea pig"))
     PixNerd(config).save_pretrained(tmp_path/"pets")
     some = ["--model", tmp_path/"pets", "--steps", 1]
-    code, _, said = run("sample", *some, "--classes", "Guinea pig,0", "--count", 1, "--out", tmp_path/"a")
-    assert code == 0, said
+    code, told, said = run("sample", *some, "--classes", "Guinea pig,0", "--count", 1, "--out", tmp_path/"a")
+    assert code == 0 and told.startswith("2 images of cat, guinea pig in "), said
+    assert json.loads((tmp_path/"a"/"samples.json").read_text())["names"] == {"0": "cat", "2": "guinea pig"}
     assert sorted(p.name for p in (tmp_path/"a"/"images").iterdir()) == ["000000-class2.png", "000001-class0.png"]
     code, _, said = run("sample", *some, "--classes", "catt", "--out", tmp_path/"b")
     assert code == 2 and "unknown class 'catt': did you mean cat" in said
+
+
+def test_class_names_with_commas_and_spaces(run, tmp_path):
+    names = (" lead", "trail ", "with, comma")
+    config = replace(PixNerd.from_preset("digits").config, num_classes=3, class_names=names)
+    PixNerd(config).save_pretrained(tmp_path/"odd")
+    (tmp_path/"labels.txt").write_text('trail\n"with, comma"\nlead\nwith, comma\n')
+    for out, asked, classes in [("a", ["--classes", "with, comma", "--count", 1], "2"),
+                                ("b", ["--classes", '"with, comma",trail, lead', "--count", 1], "210"),
+                                ("c", ["--labels", tmp_path/"labels.txt"], "1202")]:
+        code, _, said = run("sample", "--model", tmp_path/"odd", "--steps", 1, *asked, "--out", tmp_path/out)
+        assert code == 0, said
+        assert [p.stem[-1] for p in sorted((tmp_path/out/"images").iterdir())] == list(classes)
+
+
+def test_guidance_that_never_acts_is_not_warned_of(run, tmp_path):
+    PixNerd(replace(PixNerd.from_preset("digits").config, null_class=False)).save_pretrained(tmp_path/"m")
+    for out, interval, warned in [("a", ("2", "3"), False), ("b", ("-inf", "inf"), True)]:
+        code, _, said = run("sample", "--model", tmp_path/"m", "--classes", 3, "--count", 1, "--steps", 2, "--out",
+                            tmp_path/out, "--guidance-scale", 3, "--guidance-interval", *interval)
+        assert code == 0 and ("warning: guidance leads away" in said) is warned, said
+        assert all(line.strip().startswith("warning") for line in said.splitlines() if "warning" in line), said
+
+
+def test_what_a_reference_is_read_as(run, tmp_path):
+    for i in range(12):
+        for part in ("train", "val"):
+            (tmp_path/"real"/part).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 20 * i).save(tmp_path/"real"/part/f"{i}.png")
+    (tmp_path/"real"/"val"/"11.png").unlink()
+    np.savez(tmp_path/"s.npz", arr_0=np.zeros((12, 32, 32, 1), np.uint8), arr_1=np.zeros(5))
+    some = ["--samples", tmp_path/"s.npz", "--metrics", "fid", "--extractor", "digits"]
+    code, _, said = run("evaluate", *some, "--reference", tmp_path/"real", "--split", "held-out", "--out", tmp_path/"a")
+    assert code == 0 and "s.npz has 5 labels for 12 images" in said, said
+    reference = json.loads((tmp_path/"a"/"metrics.json").read_text())["reference"]
+    assert reference["source"] == str(tmp_path/"real"/"val") and reference["count"] == 11
+    for other in (tmp_path/"s.npz", tmp_path/"real"/"train"):
+        code, _, said = run("evaluate", *some, "--reference", other, "--split", "held-out", "--out", tmp_path/"b")
+        assert code == 2 and "split held-out is for data sets and folders with splits" in said, said
 
 
 def test_labels_from_a_file(run, tmp_path):

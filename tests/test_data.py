@@ -100,8 +100,10 @@ PETS = ("ant", "cat", "dog", "T-shirt")
     ("cat", PETS, [1]), ("CAT, 3 ,0-2", PETS, [1, 3, 0, 1, 2]), ("t-shirt,dog", PETS, [3, 2]),
     (["Dog", 0, "1"], PETS, [2, 0, 1]),
     ("7", [str(i) for i in range(1, 13)], [6]), ("10-12", [str(i) for i in range(1, 13)], [9, 10, 11]),
-    ("7", [f"{i:02d}" for i in range(12)], [7]), ("1", ("1st", "0", "a"), [1]), ("3-3", PETS, [3]),
-    ("2,,1,", PETS, [2, 1])])
+    ("7", [f"{i:02d}" for i in range(12)], [7]), ("1", ("1st", "01", "a"), [1]), ("3-3", PETS, [3]),
+    ("2,,1,", PETS, [2, 1]), ("lead, trail ", (" lead", "trail "), [0, 1]), ("cat", ("CAT", "cat"), [1]),
+    ("with, comma", ("with, comma", "with"), [0]), ('with, "with, comma"', ("with, comma", "with"), [1, 0]),
+    ("2", ("2", "10", "other"), [0]), ("1-3", ("1", "10", "2", "3"), [0, 2, 3]), ("07", ("7", "07"), [1])])
 def test_classes_by_name_and_number(wanted, names, ids): assert class_ids(wanted, names=names) == ids
 
 
@@ -110,9 +112,21 @@ def test_classes_by_name_and_number(wanted, names, ids): assert class_ids(wanted
     ("-1", "unknown class '-1'"), ("2-1", "classes must go upwards in a range, got '2-1'"),
     ("0-9", "unknown class '9'"),
     ("", "classes must name at least one class"), ([], "classes must name at least one class"),
-    ("1.0", "unknown class '1.0'")])
+    ("1.0", "unknown class '1.0'"), ("catt", "cat, ant, or its id 1 or 0"),
+    ("-1", "must be a name or an id from 0 to 3")])
 def test_unknown_classes(wanted, says):
     with pytest.raises(ValueError, match=says): class_ids(wanted, names=PETS)
+
+
+@pytest.mark.parametrize("wanted, names, says", [
+    ("cat", ("Cat", "CAT", "dog"), "class 'cat' may be Cat or CAT: give one exactly, or its id 0 or 1"),
+    ("1", ("2", "10", "other"), "one of 2, 10, other .ids are not taken, as 2 is the name of class 0"),
+    ("1-10", ("1", "10", "2", "3", "5"), "classes 1-10: no class is called 4, 6, 7, 8 …"),
+    ("2-4", ("1", "10", "2", "3", "5"), "unknown class '4'"),
+    ("with", ("with, comma",), 'mean "with, comma", or its id 0'),
+    ("-1", ("1e3", "0x1", "1-2"), "must be a name or an id from 0 to 2")])
+def test_classes_that_could_be_several_are_refused(wanted, names, says):
+    with pytest.raises(ValueError, match=says): class_ids(wanted, names=names)
 
 
 def test_classes_without_names():

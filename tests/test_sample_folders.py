@@ -154,7 +154,9 @@ def test_every_renamed_tensor_keeps_its_first_name_in_fingerprints():
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "lost+found", ".ipynb_checkpoints", "desktop.ini", "Thumbs.db", "@eaDir",
-                                  "__MACOSX", "._images", ".config.json.4711.tmp"])
+                                  "__MACOSX", "._images", ".config.json.4711.tmp", "$RECYCLE.BIN",
+                                  "System Volume Information", ".Trash-1000", "#recycle", ".nfs0001", ".stfolder",
+                                  ".gitkeep", ".dropbox"])
 def test_a_folder_that_only_a_system_has_touched_is_taken(name, tmp_path):
     if "." in name[1:] or name.startswith(".D"): (tmp_path/name).write_text("")
     else: (tmp_path/name).mkdir()
