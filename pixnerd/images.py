@@ -308,7 +308,10 @@ def _read_caption(folder:Path, file:str) -> _Caption|None: # None: it holds some
         text = (folder/file).read_text(encoding="utf-8-sig")
         if file.lower().endswith(".json"): text = _caption_of(json.loads(text))
         elif text.strip() and all(map(_is_box, text.strip().split("\n"))): text = None
-    except (OSError, ValueError, RecursionError) as error: return _Caption("", file, why_unreadable(error))
+    except (OSError, ValueError, RecursionError) as error:
+        why = why_unreadable(error) if isinstance(error, OSError) else "no JSON"
+        if isinstance(error, UnicodeDecodeError): why = "not in UTF-8"
+        return _Caption("", file, f"{os.path.basename(file)}: {why}")
     if text is not None: return _Caption(" ".join(text.split()), file, "" if text.strip() else "its caption is empty")
 
 # %% ../nbs/09b_images.ipynb #515cc629
@@ -334,7 +337,8 @@ def _read_rows(path:Path) -> Iterator[tuple[int, dict]]: # line, and what it hol
     except UnicodeDecodeError: raise ValueError(f"{path} is not in UTF-8") from None
     if path.suffix.lower() == ".csv":
         head = text.partition("\n")[0]
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True,
+                              skipinitialspace=True)
         try:
             for row in rows: yield rows.line_num, row
         except csv.Error as error: raise ValueError(f"{path}, line {rows.line_num + 1}: {error}") from None
@@ -359,14 +363,22 @@ def _read_table(folder:Path, path:str) -> Iterator[tuple[int, str, str|None]]: #
 def _find_captions(folder:Path, pictures:list[str], others:list[str]) -> dict[str, _Caption]: # by picture
     "Look for captions everywhere; what is wrong with tables is a warning, or a `ValueError`."
     tables = [p for p in others if os.path.basename(p).lower() in ("metadata.jsonl", "metadata.csv")]
-    found, lines = {}, {}
+    found, lines, names, alike = {}, {}, {*pictures}, {}
+    for p in pictures if tables else (): alike[p.lower()] = p if p.lower() not in alike else None
     for table in tables:
-        for line, picture, text in _read_table(folder, table):
+        rows = [(line, p if p in names else alike.get(p.lower()) or p, text)
+                for line, p, text in _read_table(folder, table)]
+        if not any(p in names and text for _, p, text in rows):
+            warnings.warn(f"{table} in {str(folder)!r} tells no captions: of {len(rows)} rows "
+                          f"{sum(p in names for _, p, _ in rows)} name a picture, "
+                          f"{sum(bool(text) for *_, text in rows)} have a text ({', '.join(_TEXT)})")
+            continue
+        for line, picture, text in rows:
             at = f"{table}, line {line}"
             first = lines.setdefault(picture, at)
             if text and found.setdefault(picture, _Caption(text, table)).text != text:
                 found[picture] = _Caption("", table, f"two captions: {first}, and {at}")
-    missing, twice = sorted(lines.keys() - {*pictures, *others}), [p for p, caption in found.items() if caption.why]
+    missing, twice = sorted(lines.keys() - {*names, *others}), [p for p, caption in found.items() if caption.why]
     found = _read_beside(folder, pictures, others) | found
     near = tuple(os.path.dirname(table) for table in tables)
     unnamed = [p for p in pictures if p not in lines and p not in found and p.startswith(near)] if lines else []

@@ -191,11 +191,29 @@ def test_a_table_that_disagrees_with_its_folder_is_a_warning(tmp_path):
                    "4.png": "no caption beside it", "5.png": "no caption beside it"}
 
 
-def test_a_table_without_captions_leaves_the_classes(tmp_path):
+@pytest.mark.parametrize("rows, named, texts", [
+    ("file_name,label\na/0.png,0\nb/0.png,1\n", 2, 0), ("file_name,text\nx.png,one\ny.png,\n", 0, 1)])
+def test_a_table_without_captions_leaves_the_classes(tmp_path, rows, named, texts):
     root = fill(tmp_path, ["a/0.png", "b/0.png"])
-    (root/"metadata.csv").write_text("file_name,label\na/0.png,0\nb/0.png,1\n")
-    data = Folder(root, size=4)
+    (root/"metadata.csv").write_text(rows)
+    with pytest.warns() as told: data = Folder(root, size=4)
+    assert f"no captions: of 2 rows {named} name a picture, {texts} have a text" in str(told.pop().message) and not told
     assert data.names == ["a", "b"] and data.understood["left out"] == {"metadata.csv": 1}
+
+
+def test_a_table_is_read_with_blanks_after_commas_and_names_in_any_case(tmp_path):
+    root = fill(tmp_path, ["0.png", "1.png", "a.PNG", "a.png"])
+    (root/"metadata.csv").write_text('file_name, text\n0.PNG, "red, round"\n1.png, blue\na.PNG,A\na.png,a\n')
+    assert labels(Folder(root, size=4)) == {"0.png": "red, round", "1.png": "blue", "a.PNG": "A", "a.png": "a"}
+
+
+@pytest.mark.parametrize("name, content, says", [
+    ("0.txt", "ein Käfer".encode("latin-1"), "0.txt: not in UTF-8"), ("0.txt", "a".encode("utf-16"), "0.txt: not in UTF-8"),
+    ("0.json", b'{"text": ', "0.json: no JSON")])
+def test_the_caption_at_fault_is_named(tmp_path, name, content, says):
+    root = fill(tmp_path, ["0.png"]) and fill(tmp_path, ["1.png", "2.png"], caption="{}")
+    (root/name).write_bytes(content)
+    assert Folder(root, size=4)[0].skipped == (("0.png", says),)
 
 
 def test_pictures_that_cannot_be_opened_are_counted_by_ending(tmp_path):
