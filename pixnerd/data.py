@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from .digits import SPLITS, load_digits
 from .hub import Hub, Stream, read_streamed
-from .images import Folder, ImageFiles, why_unreadable
+from .images import PACKED, Folder, ImageFiles, why_unreadable
 from .model import PRESETS
 from .order import Examples, batch_spans, read_indexed
 from .records import data_folder, moved_to
@@ -75,10 +75,11 @@ def check_data(
     name:str, # a name in `DATASETS`, a folder, "hub:OWNER/NAME" or "stream:OWNER/NAME"
 ) -> None: # raises `ValueError` for anything else, with the choices and the nearest name
     "Refuse a name that can be no data, before anything is loaded."
-    kind, _, rest = str(name).partition(":")
-    if name in DATASETS or kind in ("hub", "stream") and rest or os.path.isdir(os.path.expanduser(str(name))): return
+    (kind, _, rest), path = str(name).partition(":"), os.path.expanduser(str(name))
+    if name in DATASETS or kind in ("hub", "stream") and rest or os.path.isdir(path): return
     near = get_close_matches(str(name).lower(), DATASETS, 1, .5)
     hint = f": did you mean {near[0]}?" if near else ": there is no such folder" if os.sep in str(name) else ""
+    if os.path.isfile(path): hint = f": it is a file: {'unpack it' if path.endswith(PACKED) else 'name its folder'}"
     choices = ", ".join([*DATASETS, "a folder", "hub:OWNER/NAME or stream:OWNER/NAME"])
     raise ValueError(f"data must be one of {choices}, got {name!r}{hint}")
 
@@ -117,6 +118,8 @@ def describe_data(data) -> str: # from `load_data`
     lines = [f"{found.get('folder', found['kind'])}: {count} pictures, {labels}"]
     if splits := found.get("splits"): lines.append(f"held out: {splits['held-out'] or 'every 20th picture'}")
     if found.get("left out"): lines.append(f"left out: {many(found['left out'])}")
+    if bare := found.get("without pictures"):
+        lines.append(f"no picture that can be read in: {', '.join(bare[:10])}{', …' * (len(bare) > 10)}")
     return "\n".join(lines)
 
 # %% ../nbs/09e_data.ipynb #9096d477

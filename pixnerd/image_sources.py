@@ -71,7 +71,12 @@ def _find_files(folder:Path) -> list[Path]:
         if not (folder/"samples.json").is_file():
             raise ValueError(f"the samples in {folder} are not complete: run the command that draws them again")
         folder = folder/"images"
-    return [folder/p for p in find_pictures(folder)[0]]
+    pictures, others = find_pictures(folder)
+    empty = sorted(p for p in [*pictures, *others] if is_picture(p) and not pictures.get(p))
+    if not any(pictures.values()): return [folder/p for p in pictures]
+    if empty: warnings.warn(f"folder {str(folder)!r}: {len(empty)} empty files, or links to nowhere, are passed over, "
+                            f"for example {empty[0]}")
+    return [folder/p for p, size in pictures.items() if size]
 
 # %% ../nbs/09f_image_sources.ipynb #c8205fe2
 def _pick_split(folder:Path, split:str) -> Path:
@@ -92,7 +97,7 @@ def _open_folder(folder:Path, crop:int|None=None) -> ImageSource: # raises `Valu
         if not crop and size != first:
             raise ValueError(f"images in {folder} must be of one size, got {first[0]}x{first[1]} ({files[0].name}) "
                              f"and {size[0]}x{size[1]} ({path.name}); "
-                             "a reference can be cropped to one: --crop, or crop=True")
+                             "samples are measured as they are; a reference may be cropped: --crop, or crop=True")
     channels = 1 if all_grey else 3
     height, width = (crop, crop) if crop else first[::-1]
     return ImageSource(str(folder), (channels, height, width), files, partial(read_file, channels=channels, crop=crop))

@@ -191,11 +191,29 @@ def test_a_table_that_disagrees_with_its_folder_is_a_warning(tmp_path):
                    "4.png": "no caption beside it", "5.png": "no caption beside it"}
 
 
-def test_a_table_without_captions_leaves_the_classes(tmp_path):
+@pytest.mark.parametrize("rows, named, texts", [
+    ("file_name,label\na/0.png,0\nb/0.png,1\n", 2, 0), ("file_name,text\nx.png,one\ny.png,\n", 0, 1)])
+def test_a_table_without_captions_leaves_the_classes(tmp_path, rows, named, texts):
     root = fill(tmp_path, ["a/0.png", "b/0.png"])
-    (root/"metadata.csv").write_text("file_name,label\na/0.png,0\nb/0.png,1\n")
-    data = Folder(root, size=4)
+    (root/"metadata.csv").write_text(rows)
+    with pytest.warns() as told: data = Folder(root, size=4)
+    assert f"no captions: of 2 rows {named} name a picture, {texts} have a text" in str(told.pop().message) and not told
     assert data.names == ["a", "b"] and data.understood["left out"] == {"metadata.csv": 1}
+
+
+def test_a_table_is_read_with_blanks_after_commas_and_names_in_any_case(tmp_path):
+    root = fill(tmp_path, ["0.png", "1.png", "a.PNG", "a.png"])
+    (root/"metadata.csv").write_text('file_name, text\n0.PNG, "red, round"\n1.png, blue\na.PNG,A\na.png,a\n')
+    assert labels(Folder(root, size=4)) == {"0.png": "red, round", "1.png": "blue", "a.PNG": "A", "a.png": "a"}
+
+
+@pytest.mark.parametrize("name, content, says", [
+    ("0.txt", "Käfer".encode("latin-1"), "0.txt: not in UTF-8"), ("0.txt", b"\xff\xfea\0", "0.txt: not in UTF-8"),
+    ("0.json", b'{"text": ', "0.json: no JSON")])
+def test_the_caption_at_fault_is_named(tmp_path, name, content, says):
+    root = fill(tmp_path, ["0.png"]) and fill(tmp_path, ["1.png", "2.png"], caption="{}")
+    (root/name).write_bytes(content)
+    assert Folder(root, size=4)[0].skipped == (("0.png", says),)
 
 
 def test_pictures_that_cannot_be_opened_are_counted_by_ending(tmp_path):
@@ -207,6 +225,60 @@ def test_pictures_that_cannot_be_opened_are_counted_by_ending(tmp_path):
     for path in root.glob("*.png"): path.unlink()
     with pytest.raises(ValueError, match=r"holds no images: 5 files \(2 × .svg, 1 × .cr2, 1 × .pdf, 1 × .md\)"):
         find_pictures(root)
+
+
+def test_folders_in_which_nothing_can_be_read_are_named(tmp_path):
+    root = fill(tmp_path, ["cat/0.png", "dog/0.png", "eel/0.png", "gnu/0.png", "thumbs/0.png", "__pycache__/0.png"])
+    for name in ("eel/0.heic", "gnu/0.svg"): (root/name).with_suffix(".png").rename(root/name)
+    for name in ("bird", ".hidden", "lost+found"): (root/name).mkdir()
+    data = Folder(root, size=4)
+    assert data.names == ["cat", "dog"] and "\nno picture that can be read in: bird, eel, gnu" in describe_data(data)
+
+
+@pytest.mark.parametrize("train, held", ["train_data test_data".split(), "train_images test_images".split(),
+    ("Train Images", "Test Images"), "img_train img_val".split(), "train holdout".split(), "train Hold-out".split()])
+def test_splits_in_longer_spellings(train, held):
+    paths = [f"{split}/{name}/0.png" for split in (train, held) for name in "ab"]
+    assert find_splits(paths) == {"train": f"{train}/", "held-out": f"{held}/"}
+
+
+@pytest.mark.parametrize("names", ["tr te", "train unlabeled", "train train_labels", "test val"])
+def test_classes_that_may_be_splits_are_a_warning(tmp_path, names):
+    root = fill(tmp_path, [f"{top}/{name}/0.png" for top in names.split() for name in "ab"])
+    with pytest.warns(match=f"({'|'.join(names.split())}), .* hold the same folders: are they splits") as told:
+        assert len(Folder(root, size=4).names) == 2
+    assert len(told) == 1
+    fill(tmp_path/"x", ["te/0.png", "tr/0.png", "test/deep/0.png"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(Folder(tmp_path/"x", size=4).names) == 3
+
+
+def test_a_stray_picture_beside_splits_in_wrappers_is_refused(tmp_path):
+    deep = [f"pets/pets/{split}/{name}/0.png" for split in ("train", "test") for name in ("cat", "dog")]
+    for i, stray in enumerate(["pets/cover.png", "pets/pets/cover.png"]):
+        root = fill(tmp_path/str(i), deep)
+        assert Folder(root, size=4).names == ["cat", "dog"]
+        fill(root, [stray])
+        with pytest.raises(ValueError, match=r"pets' holds images beside folders of splits \(1, for example cover.png"):
+            Folder(root, size=4)
+    assert Folder(fill(tmp_path/"one", ["cat/0.png", "cat/2019/0.png", "cat/2020/0.png"]), size=4).names == ["cat"]
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="no file can be called so")
+def test_names_with_backslashes_are_told(tmp_path):
+    with pytest.warns(match=r"2 names hold backslashes, for example train\\cat.0.png, .* unpack again"):
+        Folder(fill(tmp_path, ["train\\cat\\0.png", "train\\dog\\0.png"]), size=4)
+
+
+def test_what_is_packed_is_to_be_unpacked(tmp_path):
+    fill(tmp_path, ["0.png"])
+    for name in ("d.zip", "t/0.tar", "t/1.tar"):
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        (tmp_path/name).write_bytes(b"PK")
+    for name, says in [("d.zip", "it is a file: unpack it"), ("0.png", "it is a file: name its folder"),
+                       ("t", r"holds no images: 2 files \(2 × .tar\): unpack them")]:
+        with pytest.raises(ValueError, match=f"{says}$"): load_data(str(tmp_path/name), size=4)
 
 
 NAMES = st.sampled_from(["0.png", "1.PNG", "2.jpg", ".DS_Store", "._0.png", "Thumbs.db", "x.md", "0.txt", "dead.png",

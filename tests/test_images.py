@@ -402,3 +402,14 @@ def test_a_format_that_a_plugin_brings_is_read(picture, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", [".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".txt", ".json", "", ".db"])
 def test_what_other_programs_read_is_no_picture(ending): assert not is_picture(f"a/b{ending}")
+
+
+def test_a_measurement_passes_over_empty_files_and_dead_links_with_a_warning(tmp_path):
+    root = fill(tmp_path/"d", ["a/0.png", "a/1.png"])
+    (root/"b").mkdir()
+    for name in ("a/2.png", "b/0.png"): (root/name).touch()
+    (root/"a/3.png").symlink_to("nowhere")
+    with pytest.warns(match="3 empty files, or links to nowhere, are passed over, for example a/2.png"):
+        assert len(open_images(root)) == 2
+    (root/"a/2.png").write_bytes(b"damaged")
+    with pytest.warns(), pytest.raises(ValueError, match="2.png is damaged, or no image"): open_images(root)
