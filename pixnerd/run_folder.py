@@ -10,6 +10,7 @@ __all__ = ['read_log', 'loss_curves', 'show_loss', 'Log', 'list_checkpoints', 'l
 import json
 import math
 import os
+import re
 import sys
 import time
 from dataclasses import asdict, fields
@@ -157,8 +158,9 @@ def list_checkpoints(
     out:str|Path, # folder of a run
 ) -> list[Path]: # the oldest first
     "The complete checkpoints of a run."
-    steps = {p: p.name.removeprefix("step-") for p in (Path(out)/"checkpoints").glob("step-*") if p.is_dir()}
-    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
+    found = (Path(out)/"checkpoints").glob("step-*")
+    own = [p for p in found if re.fullmatch(r"step-([0-9]{6}|[1-9][0-9]{6,})", p.name) and p.is_dir()]
+    return sorted(own, key=lambda p: int(p.name.removeprefix("step-")))
 
 def latest_checkpoint(out:str|Path) -> Path|None: # None where a run has none yet
     "The newest complete checkpoint of a run."

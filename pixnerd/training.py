@@ -247,22 +247,30 @@ def save_checkpoint(
             write_whole(temporary/"training.pt", lambda path: torch.save(rest, path))
             temporary.rename(folder)
         finally: shutil.rmtree(temporary, ignore_errors=True)
-        for old in [*list_checkpoints(out)[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]: shutil.rmtree(old)
+        for old in [*list_checkpoints(out)[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]:
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)        # what a link leads to is somebody's
     state.accelerator.wait_for_everyone()
     return folder
 
 # %% ../nbs/11_training.ipynb #adb89195
 def _read_checkpoint(folder:Path) -> tuple[dict, PixNerd]:
-    "What training left there and the averaged model; `ValueError` where they are damaged."
+    "What training left there and the averaged model; `ValueError` where they are damaged, or in the wrong place."
+    path = folder/"training.pt"
     try:
-        saved = torch.load(folder/"training.pt", map_location="cpu", weights_only=True)
-        if saved["step"] != int(folder.name.removeprefix("step-")): raise ValueError(f"it is of step {saved['step']}")
-        return saved, from_pretrained(folder)
+        averaged = from_pretrained(folder)
+        saved = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        right = folder.with_name(f"step-{saved['step']:06d}") if saved else None
     except Exception as e:                                  # a damaged file meets the loaders anywhere
         if isinstance(e, PermissionError) or "memory" in str(e): raise
         what = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"checkpoint {folder} is damaged ({what}): remove that folder to start from the one before, "
-                         "or anew where there is none") from e
+        raise ValueError(f"checkpoint {folder} is damaged ({what}): move that folder away to start from the one "
+                         "before, or anew where there is none") from e
+    aside = "move it out of checkpoints/"
+    if not saved: raise ValueError(f"{folder} has weights but no training state: {aside}, or start anew from it with "
+                                   "start_from and another out")
+    rename = "" if right.exists() else f"rename it to {right.name}, or "
+    if right != folder: raise ValueError(f"{folder} holds step {saved['step']}: {rename}{aside}")
+    return saved, averaged
 
 def _check_same_model(state:TrainState, before:dict, shapes:dict, folder:Path) -> None:
     "Refuse to continue with other classes or another model: `ValueError` naming what differs."
@@ -383,7 +391,7 @@ def _estimate(state:TrainState) -> Iterator[None]: # is sent every step
     while done.step < first.step + 3 or done.step < first.step + 20 and time.perf_counter() < start + 2: done = yield
     done.loss.sum().item()
     each, left = (time.perf_counter() - start) / (done.step - first.step), state.config.steps - done.step
-    if is_first():
+    if is_first() and each * left >= 3:
         _LOG.info(f"about {timedelta(seconds=round(each * left))} (h:min:s) for the {left} steps that are left: "
                   f"{each:.2g} s each on this {state.accelerator.device.type}, {torch.get_num_threads()} threads")
     while True: yield
