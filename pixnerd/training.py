@@ -31,7 +31,8 @@ from .flow import interpolate, sample_time, velocity_error
 from .model import PRESETS, PixNerd
 from .order import derive_seed
 from .patches import to_signed
-from .records import is_first, lock_folder, moved_to, pick_device, provenance, write_record, write_whole
+from .records import (
+    is_first, lock_folder, moved_to, pick_device, provenance, read_record, write_record, write_whole)
 from .run_folder import (
     Log, changed_data, changed_settings, check_data_unchanged, check_folder, latest_checkpoint, list_checkpoints)
 from .run_model import check_captions, make_model, pick_precision, recompute_blocks
@@ -279,7 +280,12 @@ def _check_same_model(state:TrainState, before:dict, shapes:dict, folder:Path) -
     changed = "; ".join(f"{name} was {before[name]} in {folder}, and is {now[name]} now"
                         for name in known if before[name] != now[name])     # earlier versions did not keep them all
     fits = shapes == {name: w.shape for name, w in state.trainee.state_dict().items()}
-    if fits and (state.config.resume_changed or not changed): return
+    if fits and (state.config.resume_changed or not changed):
+        pairs = enumerate(zip(before["class_names"], now["class_names"], strict=False))
+        moved = [f"{i} was {was} and is {name}" for i, (was, name) in pairs if was != name]
+        if len(moved) > 9: moved[8:] = [f"and {len(moved) - 8} more"]
+        if moved and is_first(): _LOG.warning(f"class ids that mean other classes now: {'; '.join(moved)}")
+        return
     why = "or say resume_changed to continue all the same" if fits else "none continues with weights of another shape"
     raise ValueError(f"{changed or f'{folder} is of a model with other weights'}: choose another out, {why}")
 
@@ -377,6 +383,9 @@ def _note_start(state:TrainState, data) -> None:
         differs = {"changed": changed_settings(state.config), "data": changed_data(out, data.understood)}
         told = [f"{name} was {before} and is {now}" for name, (before, now) in differs["changed"].items()]
         if state.step and (told := told + differs["data"]): _LOG.warning(f"continued although {'; '.join(told)}")
+        if differs["data"]: differs["data_before"] = read_record(out/"data.json")
+        if state.step and not (out/"data.json").exists():
+            _LOG.warning(f"no data.json in {out}: whether the data are those of the steps before cannot be told")
         starts.append(start | provenance(a.device) | {name: told for name, told in differs.items() if told})
         write_record(out/"data.json", data.understood)
         write_record(out/"config.json", asdict(state.config))

@@ -218,10 +218,25 @@ def test_data_that_changed_do_not_continue_a_run(tmp_path, caplog):
     with pytest.raises(ValueError, match="dog is gone"): train(config)
     assert next(train(replace(config, resume_changed=True))).step == 3
     assert "continued although folder dog is gone (3 pictures); folder ant is new (3 pictures)" in caplog.text
+    assert "class ids that mean other classes now: 0 was cat and is ant; 1 was dog and is cat" in caplog.text
+    assert json.loads((tmp_path/"run"/"made_by.json").read_text())[-1]["data_before"]["classes"] == ["cat", "dog"]
     (tmp_path/"data"/"ant").rename(tmp_path/"data"/"dog")
     pictures(tmp_path/"data", "dog/3.png")
     with pytest.raises(ValueError, match="dog") as told: train(config)
     assert "damaged" not in str(told.value)
+
+
+def test_a_records_damage_names_what_to_do(tmp_path, caplog):
+    config = pictures(tmp_path/"data", *CATS)
+    start(config)
+    for name, remedy in [("config.json", "choose another out, or put the run's config.json back"), ("data.json", "move it away to go on without comparing")]:
+        sound = (tmp_path/"run"/name).read_text()
+        (tmp_path/"run"/name).write_text("{")
+        with pytest.raises(ValueError, match=f"{name} is damaged, .*: {remedy}"): train(config)
+        (tmp_path/"run"/name).write_text(sound)
+    (tmp_path/"run"/"data.json").unlink()
+    assert next(train(config)).step == 3
+    assert "whether the data are those of the steps before cannot be told" in caplog.text
 
 
 def test_a_class_more_is_not_called_damage(tmp_path):
