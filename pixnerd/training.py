@@ -248,7 +248,9 @@ def save_checkpoint(
             write_whole(temporary/"training.pt", lambda path: torch.save(rest, path))
             temporary.rename(folder)
         finally: shutil.rmtree(temporary, ignore_errors=True)
-        for old in [*list_checkpoints(out)[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]:
+        own = list_checkpoints(out)
+        own = own[:own.index(folder) + 1]                   # a copy under a number to come does not count
+        for old in [*own[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]:
             old.unlink() if old.is_symlink() else shutil.rmtree(old)        # what a link leads to is somebody's
     state.accelerator.wait_for_everyone()
     return folder

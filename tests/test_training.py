@@ -161,8 +161,8 @@ def test_a_checkpoint_kept_aside_disturbs_nobody(tmp_path):
     for step in train(TrainConfig(out=str(tmp_path/"run"), **settings)):
         if step.step == 6:
             kept = tmp_path/"run"/"checkpoints"/"step-000005-best"
-            subprocess.run(["cp", "-r", tmp_path/"run"/"checkpoints"/"step-000005", kept], check=True)
-    assert latest_checkpoint(tmp_path/"run").name == "step-000012" and kept.is_dir()
+            for copy in (kept, kept.with_name("step-000099")): shutil.copytree(kept.with_name("step-000005"), copy)
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["step-000005-best", "step-000012", "step-000099"]
 
 
 def test_copies_and_links_among_the_checkpoints_are_left_alone(tmp_path):
