@@ -147,6 +147,15 @@ def _by_name(names:Iterable[str], rename:Callable[[str], str], source) -> dict[s
     return found
 
 # %% ../nbs/06_checkpoints.ipynb #087fef8c
+def _empty_model(config:PixNerdConfig, found:Mapping, path:Path) -> PixNerd: # found: name -> shape, of a file beside it
+    "The model of a configuration, on the meta device; `ValueError` where it is not that of the weights."
+    blocks = max(config.depth, config.text_depth, config.field_depth)
+    if blocks > len(found):
+        raise ValueError(f"{path.parent/'config.json'} says {blocks} blocks, and {path} holds {len(found)} tensors")
+    with torch.device("meta"): model = PixNerd(config)
+    _check_tensors(found, {name: w.shape for name, w in model.state_dict().items()}, str(path))
+    return model
+
 def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch.device|str="cpu") -> PixNerd:
     "A model that `save_pretrained` wrote, in eval mode."
     config, path = read_config(folder/"config.json"), folder/"model.safetensors"
@@ -154,12 +163,8 @@ def _load_folder(folder:Path, dtype:torch.dtype|None=torch.float32, device:torch
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             stored = _by_name(file.keys(), lambda name: current_name(_unwrapped(name)), path)
-            blocks = max(config.depth, config.text_depth, config.field_depth)
-            if blocks > len(stored):
-                raise ValueError(f"{folder/'config.json'} says {blocks} blocks, and {path} holds {len(stored)} tensors")
-            with torch.device("meta"): model = PixNerd(config)
-            found = {name: file.get_slice(there).get_shape() for name, there in stored.items()}
-            _check_tensors(found, {name: w.shape for name, w in model.state_dict().items()}, str(path))
+            shapes = {name: file.get_slice(there).get_shape() for name, there in stored.items()}
+            model = _empty_model(config, shapes, path)
             weights = {name: file.get_tensor(there).to(dtype) for name, there in stored.items()}
     except SafetensorError as e: raise ValueError(f"{path} is damaged: {e}") from None
     _check_weights(weights, path)
@@ -299,6 +304,9 @@ def _read_weights(path:Path) -> dict:
     "Whatever is in a file of weights, without running any of it."
     try:
         if path.suffix == ".safetensors": return load_file(path)
+        with open(path, "rb") as file: head = file.read(4)
+        if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")):
+            raise ValueError(f"{path} is no checkpoint: it is a picture")
         if not zipfile.is_zipfile(path): raise ValueError(f"{path} is damaged, or no checkpoint written by torch.save")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as e:
@@ -328,7 +336,7 @@ def _find_weights(saved) -> dict[str, dict]: # what stands before the names -> n
     return found
 
 def _pick_weights(saved, averaged:bool, path:Path) -> dict[str, Tensor]:
-    "The averaged or the raw published weights, by their published names."
+    "The averaged or the raw weights, by their names without what stands before them."
     found = _find_weights(saved)
     words = {front: set(re.findall("[a-z]+", front)) for front in found if front}
     fronts = [front for front, said in words.items()
@@ -340,16 +348,21 @@ def _pick_weights(saved, averaged:bool, path:Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no tensors named {prefix}…: not a published PixNerd checkpoint")
     weights = found[fronts[0]]
     names = _by_name(weights, lambda name: _unwrapped(name).removeprefix(fronts[0]), path)
-    if "patch_embedding.weight" in names:
-        raise ValueError(f"{path} holds weights without their configuration: give a folder that has a config.json too")
     _check_weights({there: weights[there] for there in names.values()}, path, read=False)
     return {name: weights[there] for name, there in names.items()}
 
 # %% ../nbs/06_checkpoints.ipynb #ca1f3b77
 def _load_published(path:Path, averaged:bool=True, dtype:torch.dtype|None=torch.float32, device="cpu") -> PixNerd:
-    "A model from a published `.ckpt` file, in eval mode; `dtype=None` leaves the weights in the file, mapped."
+    "A model from one file of weights, in eval mode; `dtype=None` leaves the weights in the file, mapped."
     weights = _pick_weights(_read_weights(path), averaged, path)
-    model = from_official(weights)
+    if "patch_embedding.weight" in weights: # under our names; the published ones tell the configuration, too
+        if not (path.parent/"config.json").is_file():
+            raise ValueError(f"{path} holds weights without their configuration: put the model's config.json beside it")
+        weights = {current_name(name): w for name, w in weights.items()}
+        model = _empty_model(read_config(path.parent/"config.json"), {n: w.shape for n, w in weights.items()}, path)
+        model.load_state_dict(weights, assign=True)
+        model.eval()
+    else: model = from_official(weights)
     if dtype is not None: _check_weights(weights, path) # without a type they stay on the disk, unread
     return model.to(device=device, dtype=dtype)
 
@@ -384,6 +397,8 @@ def _download(repository:str, filename:str|None=None, revision:str|None=None, ca
                                 f"file") from e
 
 # %% ../nbs/06_checkpoints.ipynb #2b9e30af
+_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+
 def _locate(path:Path) -> Path: # a folder with a model, or a file of weights; raises `ValueError`
     "What a path means: one of a checkpoint's files is its folder, a run its newest checkpoint."
     whole = {"config.json", "model.safetensors"}
@@ -394,6 +409,13 @@ def _locate(path:Path) -> Path: # a folder with a model, or a file of weights; r
     if (path/"checkpoints").is_dir(): path = path/"checkpoints"
     steps = [p for p in path.glob("step-*") if re.fullmatch(r"step-\d+", p.name) and (p/"config.json").is_file()]
     if path.name == "checkpoints" and not steps: raise ValueError(f"{path.parent} is a run without a checkpoint yet")
+    files = [p for p in sorted(path.iterdir()) if p.suffix in _SUFFIXES and p.name != "training.pt" and p.is_file()]
+    if not steps and len(files) > 1:
+        names = ", ".join(p.name for p in files[:9])
+        raise ValueError(f"{path} holds {len(files)} files of weights: give one of them, {names}")
+    if not steps and files:
+        logging.getLogger("pixnerd").warning(f"{path}: the weights are those in {files[0].name}")
+        return files[0]
     return max(steps, key=lambda p: int(p.name[5:]), default=path)
 
 # %% ../nbs/06_checkpoints.ipynb #657539c1

@@ -10,6 +10,7 @@ __all__ = ['read_log', 'loss_curves', 'show_loss', 'Log', 'list_checkpoints', 'l
 import json
 import math
 import os
+import re
 import sys
 import time
 from dataclasses import asdict, fields
@@ -157,8 +158,9 @@ def list_checkpoints(
     out:str|Path, # folder of a run
 ) -> list[Path]: # the oldest first
     "The complete checkpoints of a run."
-    steps = {p: p.name.removeprefix("step-") for p in (Path(out)/"checkpoints").glob("step-*") if p.is_dir()}
-    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
+    found = (Path(out)/"checkpoints").glob("step-*")
+    own = [p for p in found if re.fullmatch(r"step-([0-9]{6}|[1-9][0-9]{6,})", p.name) and p.is_dir()]
+    return sorted(own, key=lambda p: int(p.name.removeprefix("step-")))
 
 def latest_checkpoint(out:str|Path) -> Path|None: # None where a run has none yet
     "The newest complete checkpoint of a run."
@@ -182,7 +184,9 @@ def changed_settings(
     if not (out/"config.json").exists():
         if is_vacant(out): return {}
         raise ValueError(f"out {out} holds files but no config.json of a run: choose another out, nothing was changed")
-    before = {f.name: TRAINING.get(f.name, f.default) for f in fields(config)} | read_run(out/"config.json")
+    try: settings = read_run(out/"config.json")
+    except ValueError as e: raise ValueError(f"{e}: choose another out, or put the run's config.json back") from None
+    before = {f.name: TRAINING.get(f.name, f.default) for f in fields(config)} | settings
     def place(data): return os.path.abspath(data) if os.path.isdir(data) else data         # however it is written
     same = place(before["data"]) == place(now["data"])
     return {f.name: (before[f.name], now[f.name]) for f in fields(config)
@@ -207,7 +211,8 @@ def changed_data(
     "How data differ from those a run has learned from."
     path, told = Path(out)/"data.json", []
     if not path.is_file(): return []
-    before, now = read_record(path), json.loads(json.dumps(understood))
+    try: before, now = read_record(path), json.loads(json.dumps(understood))
+    except ValueError as e: raise ValueError(f"{e}: move it away to go on without comparing the data") from None
     old, new = before.get("folders") or {}, now.get("folders") or {}
     for name in dict.fromkeys([*old, *new]):
         was, has = old.get(name), new.get(name)

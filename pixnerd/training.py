@@ -31,7 +31,8 @@ from .flow import interpolate, sample_time, velocity_error
 from .model import PRESETS, PixNerd
 from .order import derive_seed
 from .patches import to_signed
-from .records import is_first, lock_folder, moved_to, pick_device, provenance, write_record, write_whole
+from .records import (
+    is_first, lock_folder, moved_to, pick_device, provenance, read_record, write_record, write_whole)
 from .run_folder import (
     Log, changed_data, changed_settings, check_data_unchanged, check_folder, latest_checkpoint, list_checkpoints)
 from .run_model import check_captions, make_model, pick_precision, recompute_blocks
@@ -247,22 +248,32 @@ def save_checkpoint(
             write_whole(temporary/"training.pt", lambda path: torch.save(rest, path))
             temporary.rename(folder)
         finally: shutil.rmtree(temporary, ignore_errors=True)
-        for old in [*list_checkpoints(out)[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]: shutil.rmtree(old)
+        own = list_checkpoints(out)
+        own = own[:own.index(folder) + 1]                   # a copy under a number to come does not count
+        for old in [*own[:-state.config.keep], *folder.parent.glob(".step-*.tmp")]:
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)        # what a link leads to is somebody's
     state.accelerator.wait_for_everyone()
     return folder
 
 # %% ../nbs/11_training.ipynb #adb89195
 def _read_checkpoint(folder:Path) -> tuple[dict, PixNerd]:
-    "What training left there and the averaged model; `ValueError` where they are damaged."
+    "What training left there and the averaged model; `ValueError` where they are damaged, or in the wrong place."
+    path = folder/"training.pt"
     try:
-        saved = torch.load(folder/"training.pt", map_location="cpu", weights_only=True)
-        if saved["step"] != int(folder.name.removeprefix("step-")): raise ValueError(f"it is of step {saved['step']}")
-        return saved, from_pretrained(folder)
+        averaged = from_pretrained(folder)
+        saved = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        right = folder.with_name(f"step-{saved['step']:06d}") if saved else None
     except Exception as e:                                  # a damaged file meets the loaders anywhere
         if isinstance(e, PermissionError) or "memory" in str(e): raise
         what = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"checkpoint {folder} is damaged ({what}): remove that folder to start from the one before, "
-                         "or anew where there is none") from e
+        raise ValueError(f"checkpoint {folder} is damaged ({what}): move that folder away to start from the one "
+                         "before, or anew where there is none") from e
+    aside = "move it out of checkpoints/"
+    if not saved: raise ValueError(f"{folder} has weights but no training state: {aside}, or start anew from it with "
+                                   "start_from and another out")
+    rename = "" if right.exists() else f"rename it to {right.name}, or "
+    if right != folder: raise ValueError(f"{folder} holds step {saved['step']}: {rename}{aside}")
+    return saved, averaged
 
 def _check_same_model(state:TrainState, before:dict, shapes:dict, folder:Path) -> None:
     "Refuse to continue with other classes or another model: `ValueError` naming what differs."
@@ -271,7 +282,12 @@ def _check_same_model(state:TrainState, before:dict, shapes:dict, folder:Path) -
     changed = "; ".join(f"{name} was {before[name]} in {folder}, and is {now[name]} now"
                         for name in known if before[name] != now[name])     # earlier versions did not keep them all
     fits = shapes == {name: w.shape for name, w in state.trainee.state_dict().items()}
-    if fits and (state.config.resume_changed or not changed): return
+    if fits and (state.config.resume_changed or not changed):
+        pairs = enumerate(zip(before["class_names"], now["class_names"], strict=False))
+        moved = [f"{i} was {was} and is {name}" for i, (was, name) in pairs if was != name]
+        if len(moved) > 9: moved[8:] = [f"and {len(moved) - 8} more"]
+        if moved and is_first(): _LOG.warning(f"class ids that mean other classes now: {'; '.join(moved)}")
+        return
     why = "or say resume_changed to continue all the same" if fits else "none continues with weights of another shape"
     raise ValueError(f"{changed or f'{folder} is of a model with other weights'}: choose another out, {why}")
 
@@ -369,6 +385,9 @@ def _note_start(state:TrainState, data) -> None:
         differs = {"changed": changed_settings(state.config), "data": changed_data(out, data.understood)}
         told = [f"{name} was {before} and is {now}" for name, (before, now) in differs["changed"].items()]
         if state.step and (told := told + differs["data"]): _LOG.warning(f"continued although {'; '.join(told)}")
+        if differs["data"]: differs["data_before"] = read_record(out/"data.json")
+        if state.step and not (out/"data.json").exists():
+            _LOG.warning(f"no data.json in {out}: whether the data are those of the steps before cannot be told")
         starts.append(start | provenance(a.device) | {name: told for name, told in differs.items() if told})
         write_record(out/"data.json", data.understood)
         write_record(out/"config.json", asdict(state.config))
@@ -383,7 +402,7 @@ def _estimate(state:TrainState) -> Iterator[None]: # is sent every step
     while done.step < first.step + 3 or done.step < first.step + 20 and time.perf_counter() < start + 2: done = yield
     done.loss.sum().item()
     each, left = (time.perf_counter() - start) / (done.step - first.step), state.config.steps - done.step
-    if is_first():
+    if is_first() and each * left >= 3:
         _LOG.info(f"about {timedelta(seconds=round(each * left))} (h:min:s) for the {left} steps that are left: "
                   f"{each:.2g} s each on this {state.accelerator.device.type}, {torch.get_num_threads()} threads")
     while True: yield

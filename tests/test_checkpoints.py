@@ -104,6 +104,7 @@ def test_what_is_no_checkpoint_is_said_in_a_line(model, tmp_path):
         ("cut.ckpt", whole[:len(whole) // 2], "cut.ckpt is damaged"),
         ("empty.ckpt", b"", "empty.ckpt is damaged"),
         ("text.ckpt", b"hello", "text.ckpt is damaged, or no checkpoint"),
+        ("cat.png", b"\x89PNG\r\n", "cat.png is no checkpoint: it is a picture"),
     ]:
         (tmp_path/name).write_bytes(data)
         with pytest.raises(ValueError, match=message): from_pretrained(tmp_path/name)
@@ -231,13 +232,31 @@ def test_a_file_of_a_checkpoint_stands_for_its_folder_and_a_run_for_its_newest(m
     torch.save({"step": 11, "model": model.state_dict()}, tmp_path/"moved.pt")
     shutil.copy(newest/"model.safetensors", tmp_path/"model.safetensors")
     for path, message in [(newest/"training.pt", "is the state of a training, and no model: give its folder"),
-                          (tmp_path/"moved.pt", "holds weights without their configuration: give a folder"),
-                          (tmp_path/"model.safetensors", "holds weights without their configuration: give a folder")]:
+                          (tmp_path/"moved.pt", "holds weights without their configuration: put the model"),
+                          (tmp_path/"model.safetensors", "holds weights without their configuration: put the model")]:
         with pytest.raises(ValueError, match=message): from_pretrained(path)
     shutil.rmtree(run/"checkpoints")
     (run/"checkpoints").mkdir()
     for path in (run, run/"checkpoints"):
         with pytest.raises(ValueError, match="run is a run without a checkpoint yet"): from_pretrained(path)
+
+
+@pytest.mark.parametrize("name, wrap", {
+    "last.ckpt": lambda w: {"state_dict": {f"model.{n}": v for n, v in w.items()}},
+    "last.pth": lambda w: {"state_dict": {n: 0 * v for n, v in w.items()}, "ema": dict(w)},
+    "pytorch_model.bin": lambda w: {n.replace("weight_generator", "writer"): v for n, v in w.items()},
+    "diffusion_pytorch_model.safetensors": dict}.items(), ids=("last.ckpt", "last.pth", "bin", "safetensors"))
+def test_weights_beside_their_configuration_load_under_any_name(name, wrap, model, tmp_path, caplog):
+    folder = model.save_pretrained(tmp_path/"model")
+    (folder/"model.safetensors").unlink()
+    (save_file if name.endswith("safetensors") else torch.save)(wrap(model.state_dict()), folder/name)
+    assert same(from_pretrained(folder/name), model)
+    assert same(from_pretrained(folder), model) and f"{folder}: the weights are those in {name}" in caplog.messages
+    shutil.copy(folder/name, folder/"other.ckpt")
+    with pytest.raises(ValueError, match="holds 2 files of weights: give one of them, .*other.ckpt"): from_pretrained(folder)
+    config = json.loads((folder/"config.json").read_text())
+    (folder/"config.json").write_text(json.dumps(config | {"depth": 1}))
+    with pytest.raises(ValueError, match="do not fit the model"): from_pretrained(folder/name)
 
 
 def test_a_home_folder_is_found(model, tmp_path, monkeypatch):

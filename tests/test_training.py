@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_damaged_checkpoint_is_named(whole, tmp_path, name):
     subprocess.run(["cp", "-r", whole, out], check=True)
     damaged = latest_checkpoint(out)/name
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(ValueError, match="checkpoint .*step-000012 is damaged .*remove that folder to start from the one before"):
+    with pytest.raises(ValueError, match="checkpoint .*step-000012 is damaged .*move that folder away to start from the one before"):
         next(train(TrainConfig(out=str(out), **SHORT)))
 
 
@@ -160,8 +161,30 @@ def test_a_checkpoint_kept_aside_disturbs_nobody(tmp_path):
     for step in train(TrainConfig(out=str(tmp_path/"run"), **settings)):
         if step.step == 6:
             kept = tmp_path/"run"/"checkpoints"/"step-000005-best"
-            subprocess.run(["cp", "-r", tmp_path/"run"/"checkpoints"/"step-000005", kept], check=True)
-    assert latest_checkpoint(tmp_path/"run").name == "step-000012" and kept.is_dir()
+            for copy in (kept, kept.with_name("step-000099")): shutil.copytree(kept.with_name("step-000005"), copy)
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["step-000005-best", "step-000012", "step-000099"]
+
+
+def test_copies_and_links_among_the_checkpoints_are_left_alone(tmp_path):
+    "A copy has a name of its own, or a number that it does not hold; a checkpoint was moved and a link left. Nothing is lost."
+    config = replace(pictures(tmp_path/"data", *CATS), keep=1, save_every=1)
+    start(config)
+    folder = tmp_path/"run"/"checkpoints"
+    sound, state = folder/"step-000002", (folder/"step-000002"/"training.pt").read_bytes()
+    for name in ("step-2", "step-00002", "step-000009"): shutil.copytree(sound, folder/name)
+    with pytest.raises(ValueError, match="/step-000009 holds step 2: move it out of checkpoints/$"): train(config)
+    shutil.rmtree(folder/"step-000009")
+    sound.rename(folder/"step-000001")
+    with pytest.raises(ValueError, match="/step-000001 holds step 2: rename it to step-000002, or move it out"): train(config)
+    (folder/"step-000001").rename(sound)
+    (sound/"training.pt").unlink()
+    with pytest.raises(ValueError, match="has weights but no training state: move it out of checkpoints/, or start anew"): train(config)
+    (sound/"training.pt").write_bytes(state)
+    sound.rename(tmp_path/"scratch")
+    sound.symlink_to(tmp_path/"scratch")
+    assert [step.step for step in train(config)] == [3, 4]
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000004", "step-00002", "step-2"]
+    assert (tmp_path/"scratch"/"training.pt").read_bytes() == state
 
 
 def pictures(folder: Path, *names: str, captions: bool = False) -> TrainConfig:
@@ -195,10 +218,25 @@ def test_data_that_changed_do_not_continue_a_run(tmp_path, caplog):
     with pytest.raises(ValueError, match="dog is gone"): train(config)
     assert next(train(replace(config, resume_changed=True))).step == 3
     assert "continued although folder dog is gone (3 pictures); folder ant is new (3 pictures)" in caplog.text
+    assert "class ids that mean other classes now: 0 was cat and is ant; 1 was dog and is cat" in caplog.text
+    assert json.loads((tmp_path/"run"/"made_by.json").read_text())[-1]["data_before"]["classes"] == ["cat", "dog"]
     (tmp_path/"data"/"ant").rename(tmp_path/"data"/"dog")
     pictures(tmp_path/"data", "dog/3.png")
     with pytest.raises(ValueError, match="dog") as told: train(config)
     assert "damaged" not in str(told.value)
+
+
+def test_a_records_damage_names_what_to_do(tmp_path, caplog):
+    config = pictures(tmp_path/"data", *CATS)
+    start(config)
+    for name, remedy in [("config.json", "choose another out, or put the run's config.json back"), ("data.json", "move it away to go on without comparing")]:
+        sound = (tmp_path/"run"/name).read_text()
+        (tmp_path/"run"/name).write_text("{")
+        with pytest.raises(ValueError, match=f"{name} is damaged, .*: {remedy}"): train(config)
+        (tmp_path/"run"/name).write_text(sound)
+    (tmp_path/"run"/"data.json").unlink()
+    assert next(train(config)).step == 3
+    assert "whether the data are those of the steps before cannot be told" in caplog.text
 
 
 def test_a_class_more_is_not_called_damage(tmp_path):
@@ -250,13 +288,15 @@ def test_captions_are_checked_before_the_first_step(tmp_path, caplog):
 
 def test_what_is_learned_from_and_for_how_long_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "pixnerd")
-    config = replace(pictures(tmp_path/"data", *CATS), steps=25)
-    steps = train(config)
+    config = replace(pictures(tmp_path/"data", *CATS), steps=100_000)
+    start(config, steps=22)
     assert "6 pictures, 2 classes: " in caplog.text and "cat (3), 1" in caplog.text
-    list(steps)
-    (line,) = (text for text in caplog.messages if text.startswith("about 0:00:0"))
+    (line,) = (text for text in caplog.messages if text.startswith("about "))
     assert "steps that are left" in line and "s each on this cpu, " in line
     assert json.loads((tmp_path/"run"/"data.json").read_text())["classes"] == ["cat", "dog"]
+    caplog.clear()
+    list(train(replace(config, steps=26, resume_changed=True)))
+    assert not [text for text in caplog.messages if text.startswith("about ")]           # a moment needs no forecast
 
 
 def test_without_dropped_labels_there_is_no_null_class(tmp_path):
