@@ -322,7 +322,8 @@ _PUBLISHED = re.compile(rf"((?:.*?\.)?)(?:{_PARTS})(?:\.|$)")
 
 def _find_weights(saved) -> dict[str, dict]: # what stands before the names -> name in the file -> tensor
     "Every set of published weights in nested dictionaries, by what stands before their names, wrappers left off."
-    found, seen, queue = {}, set(), [("", saved)]
+    found, seen = {}, set()
+    queue = [("", saved)]
     while queue:
         place, there = queue.pop()
         if not isinstance(there, dict) or id(there) in seen or place.count(".") > 4: continue

@@ -205,7 +205,7 @@ class _ClassNames:
     def find_all(self, part:str) -> Iterable[int]: # of a name, an id or a range; raises `ValueError`
         low, dash, high = (side.strip() for side in part.partition("-"))
         if not (low.isdecimal() and high.isdecimal()) or self.named(part): return [self.find(part)]
-        self.find(low), self.find(high)
+        for end in (low, high): self.find(end)
         span = range(int(low), int(high) + 1)
         if not span: raise ValueError(f"classes must go upwards in a range, got {part!r}")
         if self.numbered is None: return span

@@ -195,7 +195,8 @@ class Explorer(_Computed, LivePicture):
 
     def code(self, pinned:Mapping|Sequence[Mapping]=(), **changes) -> str:
         "What is shown, as the calls that make it; its last line is the picture."
-        s, kind, subject = self.read(changes), type(self), self.subject
+        s = self.read(changes)
+        kind, subject = type(self), self.subject
         args = [f"{k}={v!r}" for k, v in self._chosen(s).items()]
         if pinned: args.append(f"pinned={[self._chosen(self.read(p)) for p in _several(pinned)]!r}")
         before = [text, ""] if (text := self.before(s)) else []

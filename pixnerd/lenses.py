@@ -261,7 +261,8 @@ def _word_panel(subject:InspectedModel, s:_TokenSettings, looks:Tensor) -> Tiles
     heads, places = looks.shape
     foot = f"{looks.sum(1).mean():.0%} of all attention; yellow: {looks.max():.0%}"
     if subject.model.config.text_encoder != "words" or places > 24:
-        return Tiles([paint_map(looks, symmetric=False, low=0)], 300, "attention to words, by head and place", foot=foot)
+        heading = "attention to words, by head and place"
+        return Tiles([paint_map(looks, symmetric=False, low=0)], 300, heading, foot=foot)
     prompt = [part for part in s.classes.split(";") if part.strip()][s.image]
     found = prompt.replace(",", " ").rstrip(". ").split()[:places]
     spread = F.interpolate(looks.T[None, None], (13 * places, 48 * heads), mode="nearest")[0, 0]

@@ -90,7 +90,7 @@ def _runs_beside(folder:str) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _sample(checkpoint:Path, stamp:int, s:_MonitorSettings, most:int=50_000_000) -> np.ndarray|None:
-    "Up to ten samples of a checkpoint written at `stamp`; None for a text model, or one of more than `most` parameters."
+    "Up to ten samples of a checkpoint written at `stamp`; None for a text model, and beyond `most` parameters."
     subject = inspect_model(checkpoint)
     c = subject.model.config
     if c.text_width or sum(p.numel() for p in subject.model.parameters()) > most: return None
